@@ -1,0 +1,159 @@
+"""A URL or a path becomes a local file whose bytes are known: fetched whole, counted, hashed.
+
+Comes in: an http(s) URL, or the path of a file on this machine. Goes out: a `SourceFile`. A download is written to
+a file beside its final name and resumed where the server can; its length is checked against what the server
+announced. What can go wrong is said apart: `Unavailable` (worth another try) and `SourceError` (not worth it).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from prefect_flows.errors import SourceError, Unavailable
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT = httpx.Timeout(connect=10, read=30, write=30, pool=10)
+MAX_REDIRECTS = 5
+# Statuses that say "not now" (RFC 9110, RFC 6585); every other error status says "no".
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+OnBytes = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A verified file: where it lies, where it came from (without credentials), its SHA-256 and its size in bytes."""
+
+    path: Path
+    source_url: str
+    sha256: str
+    bytes: int
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is a URL rather than a path."""
+    return "://" in source
+
+
+def without_credentials(source: str) -> str:
+    """A source as it may be shown: a URL's user, password and query left out."""
+    if not is_url(source):
+        return source
+    parts = urlsplit(source)
+    host = parts.hostname or ""
+    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+
+
+def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None) -> SourceFile:
+    """Bring a source to this machine.
+
+    Args:
+        source: an http(s) URL or a path.
+        folder: where a download is put; a path's own file is read where it lies.
+        on_bytes: told the bytes so far and, where known, in all.
+
+    Raises:
+        SourceError: there is no such file, or it may not be read.
+        Unavailable: the server did not answer, is busy, or sent less than it announced.
+    """
+    if not is_url(source):
+        return _local(Path(source).expanduser())
+    if urlsplit(source).scheme not in ("http", "https"):
+        raise SourceError(
+            f"{without_credentials(source)} cannot be fetched: give an http or https URL, or the path of a file."
+        )
+    return _download(source, folder, on_bytes)
+
+
+def _local(path: Path) -> SourceFile:
+    if not path.exists():
+        raise SourceError(f"There is no file {path}: check the path given as --source.")
+    if not path.is_file():
+        raise SourceError(f"{path} is not a regular file: give the path of one month's CSV file as --source.")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    return SourceFile(path, str(path.resolve()), digest, path.stat().st_size)
+
+
+def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
+    shown = without_credentials(url)
+    name = Path(urlsplit(url).path).name or "download"
+    target, part, tag = folder / name, folder / f"{name}.part", folder / f"{name}.etag"
+    have = part.stat().st_size if part.exists() and tag.exists() else 0
+    # `identity`: the file's own gzip is its content, and a length can only be checked when nothing is encoded on top.
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}
+    try:
+        with (
+            httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=MAX_REDIRECTS) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink(missing_ok=True)
+            _check(response, shown)
+            if response.status_code != httpx.codes.PARTIAL_CONTENT:
+                have = 0
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            tag.unlink(missing_ok=True)
+            if (etag := response.headers.get("ETag", "")) and not etag.startswith("W/"):
+                tag.write_text(etag)
+            received = _receive(response, part, have, total, on_bytes)
+    except httpx.TooManyRedirects:
+        raise SourceError(f"{shown} redirects more than {MAX_REDIRECTS} times: check the URL.") from None
+    except httpx.UnsupportedProtocol:
+        raise SourceError(f"{shown} redirects to something that is not http or https: check the URL.") from None
+    except httpx.InvalidURL:
+        raise SourceError(f"{shown} is not a valid URL: check the address given as --source.") from None
+    except httpx.HTTPError as error:
+        raise Unavailable(
+            f"The download of {shown} broke off ({type(error).__name__}): check the network and run again."
+        ) from None
+    except OSError as error:
+        raise SourceError(
+            f"{shown} cannot be stored in {folder} ({error.strerror}): free some room there, or set TMPDIR, and run again."
+        ) from None
+    if total is not None and received != total:
+        raise Unavailable(f"{shown} was cut short: {received:,} of {total:,} bytes came; run again.")
+    part.replace(target)
+    tag.unlink(missing_ok=True)
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return SourceFile(target, shown, digest, received)
+
+
+def _check(response: httpx.Response, shown: str) -> None:
+    status = response.status_code
+    if status in BUSY:
+        raise Unavailable(f"The server of {shown} answered {status} {response.reason_phrase}: try again later.")
+    if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise Unavailable(f"{shown} changed while it was downloaded: run again to start over.")
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        raise SourceError(f"There is no file at {shown} (the server answered {status}): check the URL.")
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise SourceError(f"The server refuses {shown} (it answered {status}): check the URL and its access rights.")
+    if not response.is_success:
+        raise SourceError(f"The server answered {status} {response.reason_phrase} for {shown}: check the URL.")
+
+
+def _receive(
+    response: httpx.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes | None
+) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if have else os.O_TRUNC)
+    received = have
+    with os.fdopen(os.open(part, flags, 0o600), "ab" if have else "wb") as file:
+        for chunk in response.iter_raw(CHUNK_BYTES):
+            file.write(chunk)
+            received += len(chunk)
+            if on_bytes:
+                on_bytes(received, total)
+    return received

@@ -1,0 +1,158 @@
+"""The flows: thin, in the order the data takes. What they call has no Prefect in it and is tested without it."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dbt_common.events.base_types import EventLevel
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
+from prefect.tasks import Task, exponential_backoff
+from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
+
+from prefect_flows import fetch, transform
+from prefect_flows.errors import TaxiError, Unavailable, UsageError
+from prefect_flows.land import Landed, land
+from prefect_flows.progress import progress
+from prefect_flows.report import summary
+from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
+from prefect_flows.tlc import month_of, parse_month
+from prefect_flows.transform import NodeResult
+from prefect_flows.warehouses import open_warehouse
+
+
+def _is_unavailable(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Another try helps when a server did not answer, and only then."""
+    try:
+        state.result()
+    except Unavailable:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+# Three more tries after about 5, 10 and 20 seconds, each up to half as long again.
+_RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(5),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _is_unavailable,
+    "cache_policy": NO_CACHE,
+}
+
+
+@task(task_run_name="download {month}", **_RETRIES)
+def download(source: str, month: str, folder: Path) -> fetch.SourceFile:
+    """The month's file on this machine, verified."""
+    with progress(f"Downloading {month}", "bytes", get_run_logger().info) as advance:
+        return fetch.fetch(source, folder, advance)
+
+
+@task(task_run_name="load {month}", **_RETRIES)
+def load(file: fetch.SourceFile, month: str, settings: Settings, force: bool) -> Landed:
+    """The file as the month's staged load in the raw schema."""
+    log = get_run_logger().info
+    with open_warehouse(settings) as warehouse, progress(f"Landing {month}", "rows", log) as advance:
+        landed = land(
+            warehouse,
+            file,
+            month,
+            max_reject_share=settings.max_reject_share,
+            keep_loads=settings.keep_loads,
+            force=force,
+            on_rows=lambda rows: advance(rows, None),
+        )
+    counts = f"{landed.load.rows_landed:,} rows landed, {landed.load.rows_rejected:,} lines rejected"
+    log(f"Load {landed.load.load_id}: {'already there, ' if landed.was_there else ''}{counts}")
+    return landed
+
+
+@task(task_run_name="dbt build", cache_policy=NO_CACHE)
+def dbt_build(settings: Settings) -> list[NodeResult]:
+    """The models built and tested: one task run a node."""
+    runner = PrefectDbtRunner(
+        settings=PrefectDbtSettings(
+            project_dir=PROJECT_ROOT,
+            profiles_dir=PROJECT_ROOT,
+            target_path=PROJECT_ROOT / "target",
+            log_level=EventLevel.INFO,
+        ),
+        raise_on_failure=False,
+        disable_assets=True,
+    )
+    return transform.run_dbt(runner.invoke, settings)
+
+
+@task(task_run_name="summary {month}", cache_policy=NO_CACHE)
+def publish_summary(settings: Settings, month: str, landed: Landed, results: list[NodeResult]) -> summary.Summary:
+    """The run's figures, counted in the warehouse, and its artifacts."""
+    with open_warehouse(settings) as warehouse:
+        figures = summary.collect(warehouse, settings, landed.load, landed.was_there, results)
+    create_markdown_artifact(summary.as_markdown(figures), key=f"yellow-taxi-{month}", description=f"Rows of {month}")
+    return figures
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return f"yellow-taxi {given.get('month') or month_of(str(given.get('source'))) or '?'}"
+
+
+@flow(name="yellow-taxi", flow_run_name=_run_name)
+def yellow_taxi(
+    source: str,
+    month: str | None = None,
+    target: Target | None = None,
+    force: bool = False,
+    max_reject_share: float | None = None,
+) -> summary.Summary:
+    """Load a month of yellow-taxi trips and publish it as trip_data.
+
+    Args:
+        source: URL or path of the month's CSV file, plain or gzip.
+        month: The month as YYYY-MM; left out, the file's name tells it.
+        target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
+        force: Load the file even where the same bytes are already loaded.
+        max_reject_share: Share of broken lines, 0 to 1, above which the file is refused.
+    """
+    settings = load_settings(target=target, max_reject_share=max_reject_share)
+    month = month_for(source, month)
+    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
+        file = download(source, month, Path(folder))
+        landed = load(file, month, settings, force)
+    results = dbt_build(settings)
+    create_table_artifact(summary.as_table(results), key=f"yellow-taxi-tests-{month}", description=f"Tests of {month}")
+    transform.raise_for_failures(results)
+    return publish_summary(settings, month, landed, results)
+
+
+def month_for(source: str, month: str | None) -> str:
+    """The month to load a source as: the one given, or the one that the file's name tells.
+
+    Raises:
+        UsageError: neither tells it, or it is not a month.
+    """
+    told = month or month_of(source)
+    if not told:
+        raise UsageError(
+            f"The name of {fetch.without_credentials(source)} does not tell its month: give it as --month YYYY-MM."
+        )
+    return parse_month(told)
+
+
+class _OneSentence(logging.Filter):
+    """An error of ours says in one sentence what to do: a traceback under it would only hide that."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, TaxiError):
+            record.msg, record.args, record.exc_info = str(error), (), None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_OneSentence())

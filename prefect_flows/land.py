@@ -1,0 +1,140 @@
+"""A verified file becomes a staged load: raw rows, rejected lines and a row of the ledger, counted on both sides.
+
+A load is named after its month and its bytes, so landing the same file twice is landing it once. The month's load
+before stays the staged one until the new one is whole; a load that broke off is removed and done again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prefect_flows.errors import FileRefused, TaxiError, WarehouseError
+from prefect_flows.fetch import SourceFile
+from prefect_flows.read_csv import CsvReader
+from prefect_flows.warehouses import Load, Warehouse, now
+
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A staged load, and whether this call did the work or found it done."""
+
+    load: Load
+    was_there: bool
+
+
+def load_id_of(month: str, sha256: str) -> str:
+    """The id of a file's load: `2021-01-0123456789ab`."""
+    return f"{month}-{sha256[:12]}"
+
+
+def land(
+    warehouse: Warehouse,
+    file: SourceFile,
+    month: str,
+    *,
+    max_reject_share: float,
+    keep_loads: int,
+    force: bool = False,
+    on_rows: OnRows | None = None,
+) -> Landed:
+    """Land a file as the month's staged load.
+
+    Args:
+        warehouse: connected.
+        file: the month's file.
+        month: `YYYY-MM`.
+        max_reject_share: the share of rejected lines, 0 to 1, above which the file is refused.
+        keep_loads: how many superseded loads of the month keep their rows.
+        force: land it even where it is already staged.
+        on_rows: told the number of data rows read so far.
+
+    Raises:
+        FileRefused: the file is damaged, empty, or has too many broken rows. The ledger says so; what was staged
+            before stays.
+        WarehouseError, Unavailable: the warehouse did not keep what it was sent.
+    """
+    load_id = load_id_of(month, file.sha256)
+    known = {load.load_id: load for load in warehouse.loads(month)}
+    load = known.get(load_id)
+    if load and not force and load.status in ("staged", "superseded") and _is_whole(warehouse, load):
+        if load.status == "superseded":
+            warehouse.stage(load)
+        return Landed(load.with_(status="staged"), was_there=True)
+    load = _load_file(warehouse, file, month, load_id, max_reject_share, on_rows)
+    warehouse.stage(load)
+    _forget_old(warehouse, month, keep_loads)
+    return Landed(load.with_(status="staged"), was_there=False)
+
+
+def _load_file(
+    warehouse: Warehouse, file: SourceFile, month: str, load_id: str, max_reject_share: float, on_rows: OnRows | None
+) -> Load:
+    with CsvReader(file.path) as reader:
+        load = Load(
+            load_id=load_id,
+            file_month=month,
+            source_url=file.source_url,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            header=reader.header,
+            unknown_columns=",".join(reader.binding.unknown),
+            rows_read=0,
+            rows_landed=0,
+            rows_rejected=0,
+            started_at=now(),
+            finished_at=None,
+            status="loading",
+        )
+        warehouse.save(load)
+        try:
+            load = _copy(warehouse, reader, load, on_rows)
+            _check(warehouse, load, file.path.name, max_reject_share)
+        except TaxiError as error:
+            warehouse.save(load.with_(status="failed", finished_at=now(), error=str(error)))
+            raise
+    return load.with_(finished_at=now())
+
+
+def _copy(warehouse: Warehouse, reader: CsvReader, load: Load, on_rows: OnRows | None) -> Load:
+    landed = rejected = 0
+    with warehouse.write(load) as writer:
+        for chunk in reader:
+            if chunk.batch.num_rows:
+                writer.rows(chunk.batch)
+            if chunk.rejects:
+                writer.rejects(chunk.rejects)
+            landed += chunk.batch.num_rows
+            rejected += len(chunk.rejects)
+            if on_rows:
+                on_rows(landed + rejected)
+    return load.with_(rows_read=landed + rejected, rows_landed=landed, rows_rejected=rejected)
+
+
+def _check(warehouse: Warehouse, load: Load, name: str, max_reject_share: float) -> None:
+    if not load.rows_landed:
+        raise FileRefused(f"{name} holds no trips: download it again, or check that it is the month you mean.")
+    kept = warehouse.count(load.load_id)
+    if kept != (load.rows_landed, load.rows_rejected):
+        raise WarehouseError(
+            f"The warehouse holds {kept[0]:,} rows and {kept[1]:,} rejected lines of {name}, but {load.rows_landed:,} and "
+            f"{load.rows_rejected:,} were sent: run again; the month keeps its published version."
+        )
+    share = load.rows_rejected / load.rows_read
+    if share > max_reject_share:
+        raise FileRefused(
+            f"{load.rows_rejected:,} of {load.rows_read:,} lines of {name} are broken ({share:.2%}, more than the allowed "
+            f"{max_reject_share:.2%}): see rejected_rows of the load {load.load_id}, or raise TAXI_MAX_REJECT_SHARE."
+        )
+
+
+def _is_whole(warehouse: Warehouse, load: Load) -> bool:
+    return warehouse.count(load.load_id) == (load.rows_landed, load.rows_rejected)
+
+
+def _forget_old(warehouse: Warehouse, month: str, keep_loads: int) -> None:
+    loads = warehouse.loads(month)
+    superseded = [load for load in loads if load.status == "superseded"]
+    failed = [load for load in loads if load.status == "failed"]
+    for load in failed + superseded[: max(len(superseded) - keep_loads, 0)]:
+        warehouse.discard(load.load_id)

@@ -1,0 +1,355 @@
+"""A CSV file as the TLC publishes it becomes Arrow batches of text, and the rows that are broken.
+
+Comes in: a verified local file, plain or gzip (told by its bytes, not by its name). Goes out: a stream of `Chunk`s in
+the order of the file. Every line after the header ends up in exactly one of three places: a landed row, a rejected
+row with its line number, reason and text, or the count of blank lines. Memory is bounded by the block size.
+
+A record is one line: no published file has a line break inside a field, and a quote that is never closed must not
+swallow the rows behind it. So each line stands alone, and a fault in one never reaches its neighbours. A block of
+ordinary lines is parsed by Arrow; a block with anything unusual in it goes line by line, by the same rules, in
+`_parse_lines`, which is the definition of what a line means.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from prefect_flows.errors import FileRefused
+from prefect_flows.tlc import COLUMN_NAMES, Binding, bind
+
+BLOCK_BYTES = 2 << 20
+# CrateDB stores no TEXT longer than this in a column with a column store (Lucene's limit of a term).
+MAX_CELL_BYTES = 32_766
+MAX_LINE_BYTES = BLOCK_BYTES
+# About four times the largest published month (2009 to 2014, up to 2.8 GB as CSV): more is a decompression bomb.
+MAX_FILE_BYTES = 12 << 30
+
+SCHEMA = pa.schema(
+    [("_source_row", pa.int64()), *((name, pa.string()) for name in COLUMN_NAMES), ("_extra", pa.string())]
+)
+
+# RFC 4180: a field is quoted as a whole, its own quotes doubled, or holds no quote.
+_QUOTED_FIELD = r'(?:"(?:[^"]|"")*"|[^",]*)'
+_QUOTED_LINE = re.compile(rf"{_QUOTED_FIELD}(?:,{_QUOTED_FIELD})*")
+
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A line that is not a row: its number in the file (the header's is 1), why, and its text."""
+
+    line: int
+    reason: str
+    text: str
+
+
+@dataclass
+class Chunk:
+    """Part of a file: a batch of `SCHEMA`, the rejected lines, and how many lines were blank."""
+
+    batch: pa.RecordBatch
+    rejects: list[Reject] = field(default_factory=list)
+    blank: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Data rows in this part of the file, landed and rejected."""
+        return self.batch.num_rows + len(self.rejects)
+
+
+class CsvReader:
+    """A month's CSV file, opened; iterate it once for its `Chunk`s. Use it as a context manager.
+
+    Attributes:
+        header: the header line as it stands in the file.
+        binding: which field is which column; `binding.unknown` is the schema drift.
+
+    Raises:
+        FileRefused: on opening, when the header is not that of a month of yellow-taxi trips; while iterating, when
+            the file turns out to be damaged or is too large.
+    """
+
+    def __init__(self, path: Path, *, block_bytes: int = BLOCK_BYTES) -> None:
+        self._path = path
+        self._block_bytes = block_bytes
+        self._bytes = 0
+        self._width: int | None = None
+        self._file = _open(path)
+        try:
+            self._lines = self._read_blocks()
+            self.header, self.binding, self._rest = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        line = 2
+        for block in self._blocks_after_header():
+            yield self._parse(block, line)
+            line += block.count(b"\n") + (not block.endswith(b"\n"))
+
+    def _blocks_after_header(self) -> Iterator[bytes]:
+        if self._rest:
+            yield self._rest
+        yield from self._lines
+
+    def _read_blocks(self) -> Iterator[bytes]:
+        """Whole lines, about a block's worth at a time; only the last may lack its line end."""
+        rest = b""
+        while block := self._read():
+            block = rest + block
+            end = block.rfind(b"\n") + 1
+            rest = block[end:]
+            if end:
+                yield block[:end]
+            elif len(rest) > MAX_LINE_BYTES:
+                # Not a line of trips; what is kept of it is enough to reject it by.
+                rest = self._skip_line(rest[: MAX_LINE_BYTES + 1])
+        if rest:
+            yield rest
+
+    def _skip_line(self, start: bytes) -> bytes:
+        while block := self._read():
+            end = block.find(b"\n")
+            if end >= 0:
+                return start + block[end:]
+        return start
+
+    def _read(self) -> bytes:
+        try:
+            block = self._file.read(self._block_bytes)
+        except EOFError:
+            raise FileRefused(f"{self._path.name} is a gzip file that ends too early: download it again.") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise FileRefused(f"{self._path.name} is a damaged gzip file ({error}): download it again.") from None
+        self._bytes += len(block)
+        if self._bytes > MAX_FILE_BYTES:
+            raise FileRefused(
+                f"{self._path.name} unpacks to more than {MAX_FILE_BYTES >> 30} GiB, which no month does: "
+                "check where it came from."
+            )
+        return block
+
+    def _read_header(self) -> tuple[str, Binding, bytes]:
+        first = next(self._lines, b"")
+        line, _, rest = first.partition(b"\n")
+        return *_header(self._path.name, line), rest
+
+    def _parse(self, block: bytes, line: int) -> Chunk:
+        if self._width is None:
+            # Some months have more fields than names (2016-07 to 2016-12); the first row tells how many.
+            first = next((row for row in block.split(b"\n") if row.strip()), b"")
+            self._width = max(self.binding.width, first.count(b",") + 1)
+        plain = block.replace(b"\r\n", b"\n")
+        if _ordinary(plain) and (table := self._parse_block(plain)) is not None:
+            return Chunk(self._batch([c.combine_chunks() for c in table.columns], np.arange(line, line + table.num_rows)))
+        return self._parse_lines(block, line)
+
+    def _parse_block(self, block: bytes) -> pa.Table | None:
+        """A block of ordinary lines; None when a line in it is not so ordinary after all."""
+        names = [str(position) for position in range(self._width or 0)]
+        broken: list[object] = []
+
+        def keep(row: object) -> str:
+            broken.append(row)
+            return "skip"
+
+        try:
+            table = pa_csv.read_csv(
+                pa.BufferReader(block),
+                read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
+                parse_options=pa_csv.ParseOptions(quote_char=False, double_quote=False, invalid_row_handler=keep),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        surplus = names[self.binding.width :]
+        if broken or any(_longest(table[name]) for name in surplus):
+            return None
+        return table
+
+    def _parse_lines(self, block: bytes, line: int) -> Chunk:
+        rows: list[list[str]] = []
+        numbers: list[int] = []
+        rejects: list[Reject] = []
+        blank = 0
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        for number, raw in enumerate(lines, line):
+            raw = raw.removesuffix(b"\r")
+            if not raw.strip():
+                blank += 1
+                continue
+            try:
+                rows.append(_fields(raw, self.binding.width))
+                numbers.append(number)
+            except ValueError as error:
+                rejects.append(Reject(number, str(error), _readable(raw)))
+        columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+        return Chunk(self._batch(columns, np.array(numbers, np.int64)), rejects, blank)
+
+    def _batch(self, fields: list[pa.Array], numbers: np.ndarray) -> pa.RecordBatch:
+        nothing = pa.nulls(len(numbers), pa.string())
+
+        def at(position: int) -> pa.Array:
+            return fields[position] if fields else nothing  # a block without a row has no fields either
+
+        bound, unknown = self.binding.columns, self.binding.unknown
+        columns = [at(bound[name]) if name in bound else nothing for name in COLUMN_NAMES]
+        extra = _as_json({name: at(position) for name, position in unknown.items()}) if unknown else nothing
+        return pa.RecordBatch.from_arrays([pa.array(numbers), *columns, extra], schema=SCHEMA)
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+    except OSError as error:
+        raise FileRefused(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    if not magic:
+        raise FileRefused(f"{path.name} is empty: download it again.")
+    for start, what in _OTHER_FORMATS.items():
+        if magic.startswith(start):
+            raise FileRefused(f"{path.name} is {what}: give it as UTF-8 CSV, plain or gzip.")
+    if magic.startswith(_PARQUET):
+        raise FileRefused(f"{path.name} is a Parquet file: give the month as CSV, plain or gzip.")
+    if magic.startswith(_GZIP):
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _header(name: str, line: bytes) -> tuple[str, Binding]:
+    line = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r")
+    if not line.strip():
+        raise FileRefused(f"{name} has no header line: it is not a month of yellow-taxi trips.")
+    if b"\0" in line:
+        raise FileRefused(f"{name} is UTF-16 or binary: give it as UTF-8 CSV, plain or gzip.")
+    if b"\r" in line:
+        raise FileRefused(f"The lines of {name} end in a lone carriage return: convert them to LF or CR LF.")
+    try:
+        text = line.decode()
+        names = next(csv.reader([text], strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        raise FileRefused(f"The header of {name} is not UTF-8 CSV: it is not a month of yellow-taxi trips.") from None
+    try:
+        binding = bind(names)
+    except ValueError as error:
+        raise FileRefused(f"The header of {name} is not clear, {error}: correct the file.") from None
+    if binding.missing:
+        raise FileRefused(_wrong_header(name, text, names, binding))
+    return text, binding
+
+
+def _wrong_header(name: str, text: str, names: list[str], binding: Binding) -> str:
+    start = text.lstrip()[:1]
+    if start in "<{[":
+        what = "an HTML page" if start == "<" else "JSON"
+        return f"{name} is {what}, not a month of yellow-taxi trips: check the address it came from."
+    for separator, what in {";": "semicolons", "\t": "tabs"}.items():
+        with suppress(ValueError):
+            if not bind(text.split(separator)).missing:
+                return f"The fields of {name} are separated by {what}: convert it to commas."
+    if not binding.columns:
+        return (
+            f"{name} has none of the columns of yellow-taxi trips; its first line is {text[:80]!r}: "
+            "give a file that starts with the TLC's header."
+        )
+    return (
+        f"{name} lacks the required columns {', '.join(binding.missing)}; "
+        f"it has {', '.join(n.strip() for n in names)}: give the file as the TLC publishes it."
+    )
+
+
+def _ordinary(block: bytes) -> bool:
+    """Whether Arrow's reader and `_parse_lines` cannot differ on a block, its CR LF already made LF."""
+    if b'"' in block or b"\r" in block or b"\0" in block or b"\n\n" in block or block[:1] == b"\n":
+        return False
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 0x0A)
+    starts = np.concatenate(([0], ends + 1))
+    return bool(np.diff(starts, append=len(block)).max() <= MAX_CELL_BYTES) and not _has_blank_line(block, starts)
+
+
+def _has_blank_line(block: bytes, starts: np.ndarray) -> bool:
+    """Whether a line holds white space only; a line that starts with none cannot."""
+    inside = starts[starts < len(block)]
+    first = np.frombuffer(block, np.uint8)[inside]
+    return bool(np.isin(first, np.frombuffer(b" \t\x0b\x0c", np.uint8)).any())
+
+
+def _fields(raw: bytes, width: int) -> list[str]:
+    """The fields of one line.
+
+    Raises:
+        ValueError: the line is not a row; the text says why.
+    """
+    if len(raw) > MAX_LINE_BYTES:
+        raise ValueError(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+    if b"\0" in raw:
+        raise ValueError("it holds a NUL byte")
+    if b"\r" in raw:
+        raise ValueError("it holds a carriage return")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 at byte {error.start + 1}") from None
+    fields = text.split(",") if '"' not in text else _quoted_fields(text)
+    # Published months carry surplus empty fields (2016-07 to 2016-12); surplus text has no column to go to.
+    if len(fields) < width or any(fields[width:]):
+        raise ValueError(f"expected {width} fields, found {len(fields)}")
+    if len(raw) > MAX_CELL_BYTES and max(len(value.encode()) for value in fields) > MAX_CELL_BYTES:
+        raise ValueError(f"a field is longer than {MAX_CELL_BYTES:,} bytes")
+    return fields[:width]
+
+
+def _quoted_fields(text: str) -> list[str]:
+    # The csv module takes a quote inside an unquoted field as text; here it is a sign of damage.
+    if not _QUOTED_LINE.fullmatch(text):
+        raise ValueError("it holds a quote that is stray or never closed")
+    return next(csv.reader([text], strict=True))
+
+
+def _readable(raw: bytes) -> str:
+    """A rejected line as text that any database keeps: bytes that are no text are written as `\\xNN`."""
+    return raw[:MAX_CELL_BYTES].decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def _longest(column: pa.ChunkedArray) -> int:
+    return int(pa.compute.max(pa.compute.binary_length(column)).as_py() or 0)
+
+
+def _as_json(extra: dict[str, pa.Array]) -> pa.Array:
+    """One JSON object a row, of the fields that the catalogue does not know."""
+    rows = zip(*(column.to_pylist() for column in extra.values()), strict=True)
+    return pa.array([json.dumps(dict(zip(extra, row, strict=True)), ensure_ascii=False) for row in rows], pa.string())

@@ -1,0 +1,138 @@
+"""The project's settings: the environment and `.env`, the same names for the flows, the command line and dbt.
+
+`load_settings` gives them checked; `Settings.environment` gives them back as the variables that `profiles.yml`
+reads, so that a dbt run started by a flow sees exactly what the flow saw.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prefect_flows.errors import UsageError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+Target = Literal["duckdb", "cratedb"]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+def _from_root(path: Path) -> Path:
+    return path if path.is_absolute() else PROJECT_ROOT / path
+
+
+RootedPath = Annotated[Path, AfterValidator(_from_root)]
+# CrateDB folds unquoted names and the dbt adapter does not quote all of its own: lower case only.
+SchemaName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+
+
+class Settings(BaseSettings):
+    """One field a setting; the alias is its name in the environment and in `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_ROOT / ".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+    )
+
+    target: Target = Field("duckdb", alias="TAXI_TARGET")
+    cratedb_url: SecretStr | None = Field(None, alias="CRATEDB_URL")
+    cratedb_host: str = Field("localhost", alias="CRATEDB_HOST")
+    cratedb_http_port: int = Field(4200, alias="CRATEDB_HTTP_PORT", ge=1, le=65535)
+    cratedb_pg_port: int = Field(5432, alias="CRATEDB_PG_PORT", ge=1, le=65535)
+    cratedb_user: str = Field("crate", alias="CRATEDB_USER")
+    cratedb_password: SecretStr = Field(SecretStr(""), alias="CRATEDB_PASSWORD")
+    cratedb_sslmode: SslMode = Field("prefer", alias="CRATEDB_SSLMODE")
+    cratedb_sslrootcert: Path | None = Field(None, alias="CRATEDB_SSLROOTCERT")
+    cratedb_schema: SchemaName = Field("doc", alias="CRATEDB_SCHEMA")
+    cratedb_replicas: str = Field("0-1", alias="CRATEDB_REPLICAS", pattern=r"^\d+(-(\d+|all))?$")
+    raw_schema: SchemaName = Field("raw", alias="TAXI_RAW_SCHEMA")
+    duckdb_path: RootedPath = Field(Path("warehouse.duckdb"), alias="DUCKDB_PATH", validate_default=True)
+    max_reject_share: float = Field(0.01, alias="TAXI_MAX_REJECT_SHARE", ge=0, le=1)
+    keep_loads: int = Field(1, alias="TAXI_KEEP_LOADS", ge=0)
+
+    @model_validator(mode="after")
+    def _take_url_apart(self) -> Self:
+        """`CRATEDB_URL`, where it is set, decides over the single settings that it contains."""
+        if self.cratedb_url is None:
+            return self
+        url = urlsplit(self.cratedb_url.get_secret_value())
+        if url.scheme not in ("crate", "cratedb") or not url.hostname:
+            raise ValueError("CRATEDB_URL must look like crate://user:password@host:4200?ssl=true")
+        self.cratedb_host = url.hostname
+        if url.port:
+            self.cratedb_http_port = url.port
+        if url.username:
+            self.cratedb_user = unquote(url.username)
+        if url.password:
+            self.cratedb_password = SecretStr(unquote(url.password))
+        if parse_qs(url.query).get("ssl", [""])[0].lower() in ("true", "1") and not self.https:
+            self.cratedb_sslmode = "require"
+        return self
+
+    @property
+    def https(self) -> bool:
+        """Whether CrateDB's HTTP port is spoken to over TLS: HTTP cannot negotiate it, so `prefer` means no."""
+        return self.cratedb_sslmode in ("require", "verify-ca", "verify-full")
+
+    @property
+    def warehouse(self) -> str:
+        """Where the tables are, for people to read; holds no password."""
+        if self.target == "duckdb":
+            return str(self.duckdb_path)
+        return f"CrateDB at {self.cratedb_host}:{self.cratedb_http_port}, schema {self.cratedb_schema}"
+
+    @property
+    def verifies_tls(self) -> bool:
+        """Whether the server's certificate is checked; as in libpq, `require` alone encrypts and checks nothing."""
+        return self.cratedb_sslmode.startswith("verify-") or self.cratedb_sslrootcert is not None
+
+    def environment(self) -> dict[str, str]:
+        """The settings as the environment variables that `profiles.yml` and `dbt_project.yml` read."""
+        rootcert = str(self.cratedb_sslrootcert or "")
+        if self.cratedb_sslmode == "verify-full":
+            rootcert = rootcert or "system"
+        return {
+            "TAXI_TARGET": self.target,
+            "CRATEDB_URL": "",
+            "CRATEDB_HOST": self.cratedb_host,
+            "CRATEDB_PG_PORT": str(self.cratedb_pg_port),
+            "CRATEDB_USER": self.cratedb_user,
+            "CRATEDB_PASSWORD": self.cratedb_password.get_secret_value(),
+            "CRATEDB_SSLMODE": self.cratedb_sslmode,
+            "CRATEDB_SSLROOTCERT": rootcert,
+            "CRATEDB_SCHEMA": self.cratedb_schema,
+            "CRATEDB_REPLICAS": self.cratedb_replicas,
+            "TAXI_RAW_SCHEMA": self.raw_schema,
+            "DUCKDB_PATH": str(self.duckdb_path),
+        }
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process; a keyword that is not None (a command line's option) decides over them.
+
+    Raises:
+        UsageError: a value is not allowed; the sentence names the setting, but never a value that may be secret.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UsageError(_in_words(error)) from None
+
+
+def _in_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"]) + "."
+    name = str(first["loc"][0])
+    alias = next((f.alias for n, f in Settings.model_fields.items() if name in (n, f.alias)), name)
+    field = next(n for n, f in Settings.model_fields.items() if f.alias == alias)
+    value = "" if "SecretStr" in str(Settings.model_fields[field].annotation) else f" is {first['input']!r}, but"
+    message = str(first["msg"]).replace("Input should", "should", 1)
+    return f"The setting {alias}{value} {message[0].lower() + message[1:]}."
+
+
+def apply_environment(settings: Settings) -> None:
+    """Put the settings into this process's environment, where an in-process dbt reads them."""
+    os.environ.update(settings.environment())

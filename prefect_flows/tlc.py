@@ -1,0 +1,126 @@
+"""What the TLC publishes: months, file names, and the one catalogue of columns. Pure; no input or output.
+
+The catalogue is read off the header lines of the published yellow-taxi files (2009-01 onwards) and the TLC's
+data dictionary for yellow taxi trip records.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+
+from prefect_flows.errors import UsageError
+
+FIRST_MONTH = "2009-01"
+
+_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_FILE_NAME = re.compile(r"yellow_tripdata_(\d{4}-(?:0[1-9]|1[0-2]))(?!\d)")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the trip records.
+
+    `name` is the TLC's current name in lower case; `aliases` are the names that earlier files gave it, stripped
+    and in lower case; `required` says that every published file, of whatever year, has it.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    required: bool = False
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("vendorid", ("vendor_name", "vendor_id"), required=True),
+    Column("tpep_pickup_datetime", ("trip_pickup_datetime", "pickup_datetime"), required=True),
+    Column("tpep_dropoff_datetime", ("trip_dropoff_datetime", "dropoff_datetime"), required=True),
+    Column("passenger_count", required=True),
+    Column("trip_distance", required=True),
+    Column("ratecodeid", ("rate_code",), required=True),
+    Column("store_and_fwd_flag", ("store_and_forward",), required=True),
+    Column("pulocationid"),
+    Column("dolocationid"),
+    Column("pickup_longitude", ("start_lon",)),
+    Column("pickup_latitude", ("start_lat",)),
+    Column("dropoff_longitude", ("end_lon",)),
+    Column("dropoff_latitude", ("end_lat",)),
+    Column("payment_type", required=True),
+    Column("fare_amount", ("fare_amt",), required=True),
+    Column("extra", ("surcharge",), required=True),
+    Column("mta_tax", required=True),
+    Column("tip_amount", ("tip_amt",), required=True),
+    Column("tolls_amount", ("tolls_amt",), required=True),
+    Column("improvement_surcharge"),
+    Column("total_amount", ("total_amt",), required=True),
+    Column("congestion_surcharge"),
+    Column("airport_fee"),
+    Column("cbd_congestion_fee"),
+)
+
+COLUMN_NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
+
+_BY_NAME = {name: column.name for column in COLUMNS for name in (column.name, *column.aliases)}
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which field of a file is which column.
+
+    `columns` maps a canonical name to the field's position; `unknown` maps a name that the catalogue does not have
+    to its position; `width` is the number of names in the header.
+    """
+
+    columns: dict[str, int]
+    unknown: dict[str, int]
+    width: int
+    missing: tuple[str, ...] = field(default=())
+
+
+def bind(names: Iterable[str]) -> Binding:
+    """Bind header names to the catalogue by name: stripped, in any case, through the aliases.
+
+    A blank first name is the index column that pandas writes, and is kept as `unnamed_0`.
+
+    Raises:
+        ValueError: a name is blank or stands twice; the text names it.
+    """
+    columns: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    width = 0
+    for position, written in enumerate(names):
+        width += 1
+        name = written.strip().lower()
+        if not name:
+            if position:
+                raise ValueError(f"the name of column {position + 1} is blank")
+            name = "unnamed_0"
+        canonical = _BY_NAME.get(name)
+        target, key = (columns, canonical) if canonical else (unknown, name)
+        if key in target:
+            raise ValueError(f"two columns are named {key!r}")
+        target[key] = position
+    missing = tuple(column.name for column in COLUMNS if column.required and column.name not in columns)
+    return Binding(columns, unknown, width, missing)
+
+
+def parse_month(text: str) -> str:
+    """Check a month and give it back as `YYYY-MM`.
+
+    Raises:
+        UsageError: it is not a month, or lies before the TLC's first (2009-01) or in the future.
+    """
+    month = text.strip()
+    if not _MONTH.fullmatch(month):
+        raise UsageError(f"{text!r} is not a month: write it as YYYY-MM, for example 2021-01.")
+    if month < FIRST_MONTH:
+        raise UsageError(f"There are no yellow-taxi files before {FIRST_MONTH}, so {month} cannot be loaded.")
+    if month > date.today().isoformat()[:7]:
+        raise UsageError(f"{month} is in the future: the TLC publishes a month about two months after its end.")
+    return month
+
+
+def month_of(source: str) -> str | None:
+    """The month that a file's name tells (`…/yellow_tripdata_2021-01.csv.gz`), or None where it tells none."""
+    name = re.split(r"[/\\]", source.partition("?")[0].rstrip("/"))[-1]
+    found = _FILE_NAME.search(name)
+    return found.group(1) if found else None

@@ -1,0 +1,126 @@
+"""Runs dbt over what has landed, and gives its results as plain records.
+
+`dbt_arguments` is the one place that says how this project calls dbt; `run_dbt` calls it through whatever invokes it
+(Prefect's runner in a flow, dbt's own in a test); `raise_for_failures` turns what failed into one sentence.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prefect_flows.errors import TransformError
+from prefect_flows.settings import PROJECT_ROOT, Settings, apply_environment
+
+Kind = Literal["model", "test", "unit test", "hook"]
+# Two dbt invocations in one process share its adapters and its working directory, and disturb each other.
+_ONE_AT_A_TIME = threading.Lock()
+
+_FAILED = ("fail", "error", "runtime error")
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one dbt node.
+
+    `status` is dbt's own (`success`, `pass`, `warn`, `fail`, `error`, `skipped`); `failures` is the number that a
+    test returned; `column` and `model` say what a test looked at, where its definition tells; `rule` is the test's
+    description; `seconds` is the time it took.
+    """
+
+    name: str
+    kind: Kind
+    status: str
+    failures: int | None
+    message: str
+    column: str | None
+    model: str | None
+    rule: str
+    seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether it keeps a run from being a success; a warning does not."""
+        return self.status in _FAILED
+
+
+def dbt_arguments(settings: Settings) -> list[str]:
+    """The arguments of the dbt run of a flow: everything but the unit tests, which are about code and not about data."""
+    return [
+        "build",
+        "--target",
+        settings.target,
+        "--project-dir",
+        str(PROJECT_ROOT),
+        "--profiles-dir",
+        str(PROJECT_ROOT),
+        "--target-path",
+        str(PROJECT_ROOT / "target"),
+        "--log-path",
+        str(PROJECT_ROOT / "logs"),
+        "--exclude-resource-type",
+        "unit_test",
+    ]
+
+
+def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings) -> list[NodeResult]:
+    """Build and test.
+
+    Args:
+        invoke: takes dbt's arguments and gives back a `dbtRunnerResult`.
+        settings: which target, and the connection to it.
+
+    Raises:
+        TransformError: dbt did not get as far as running a node.
+    """
+    with _ONE_AT_A_TIME:
+        apply_environment(settings)
+        try:
+            outcome = invoke(dbt_arguments(settings))
+        except ValueError as error:  # what Prefect's runner makes of an error that dbt raises
+            raise TransformError(f"dbt could not run: {_one_line(str(error))}.") from None
+    if outcome.exception is not None:
+        raise TransformError(f"dbt could not run: {_one_line(str(outcome.exception))}.")
+    return [_record(result) for result in outcome.result.results]
+
+
+def raise_for_failures(results: Sequence[NodeResult]) -> None:
+    """Do nothing when every model was built and no test of error severity failed.
+
+    Raises:
+        TransformError: names each failed test with its column and its number of failing rows, each failed model with
+            dbt's message.
+    """
+    failed = [result for result in results if result.failed]
+    if failed:
+        raise TransformError("; ".join(_failure(result) for result in failed) + ".")
+
+
+def _failure(result: NodeResult) -> str:
+    if result.status != "fail":
+        return f"dbt could not run the {result.kind} {result.name}: {_one_line(result.message)}"
+    place = " of ".join(
+        part for part in (result.column and f"column {result.column}", result.model) if part
+    )
+    return f"the test {result.name}{f' on {place}' if place else ''} failed with {result.failures:,} failing rows"
+
+
+def _record(result: Any) -> NodeResult:
+    node = result.node
+    kinds: dict[str, Kind] = {"model": "model", "test": "test", "unit_test": "unit test"}
+    attached = getattr(node, "attached_node", None)
+    return NodeResult(
+        name=node.name,
+        kind=kinds.get(str(node.resource_type), "hook"),
+        status=str(result.status),
+        failures=result.failures,
+        message=result.message or "",
+        column=getattr(node, "column_name", None),
+        model=attached.rsplit(".", 1)[-1] if attached else None,
+        rule=" ".join((getattr(node, "description", "") or "").split()),
+        seconds=round(result.execution_time, 3),
+    )
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split()).rstrip(".")

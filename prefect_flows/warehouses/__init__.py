@@ -1,0 +1,106 @@
+"""What landing needs of a warehouse, as one small protocol, and the two that keep it: CrateDB and DuckDB.
+
+The raw schema has three tables, the same on both: `yellow_trips` (the files' rows, every column TEXT),
+`rejected_rows` (the lines that are no rows) and `loads` (the ledger, one row a load).
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, Self
+
+import pandas as pd
+import pyarrow as pa
+
+from prefect_flows.read_csv import Reject
+from prefect_flows.settings import Settings
+
+Status = Literal["loading", "staged", "superseded", "failed"]
+
+
+def now() -> datetime:
+    """The time in UTC, to the millisecond (what CrateDB keeps), without a zone."""
+    moment = datetime.now(UTC).replace(tzinfo=None)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A row of `raw.loads`: one file, landed or tried.
+
+    `source_url` holds no credentials, `bytes` is the size of the file as fetched, `header` its first line,
+    `unknown_columns` the names that the catalogue does not know (a comma between them); rows are data lines, blank
+    ones left out; times are UTC; `error` says why a failed load failed.
+    """
+
+    load_id: str
+    file_month: str
+    source_url: str
+    sha256: str
+    bytes: int
+    header: str
+    unknown_columns: str
+    rows_read: int
+    rows_landed: int
+    rows_rejected: int
+    started_at: datetime
+    finished_at: datetime | None
+    status: Status
+    error: str | None = None
+
+    def with_(self, **changes: Any) -> "Load":
+        """The same load with some fields changed."""
+        return replace(self, **changes)
+
+
+class LoadWriter(Protocol):
+    """Takes the parts of one load. Rows count as kept only when the writer's context was left without an error."""
+
+    def rows(self, batch: pa.RecordBatch) -> None:
+        """Append a batch of `read_csv.SCHEMA`."""
+
+    def rejects(self, rejects: list[Reject]) -> None:
+        """Append rejected lines."""
+
+
+class Warehouse(Protocol):
+    """Where months land. Every method raises `WarehouseError`, or `Unavailable` where a later try may go through."""
+
+    def __enter__(self) -> Self:
+        """Connect, and create or widen the raw tables where they are not as the catalogue has them."""
+
+    def __exit__(self, *error: object) -> None:
+        """Close the connection."""
+
+    def loads(self, month: str | None = None) -> list[Load]:
+        """The ledger, oldest first, of one month or of all."""
+
+    def save(self, load: Load) -> None:
+        """Write a load's ledger row, or write it anew."""
+
+    def stage(self, load: Load) -> None:
+        """In one step: this load is the month's staged one, and the one before it is superseded."""
+
+    def write(self, load: Load) -> AbstractContextManager[LoadWriter]:
+        """Open a load for its rows, from nothing: whatever an earlier try left behind is removed first."""
+
+    def count(self, load_id: str) -> tuple[int, int]:
+        """Rows and rejected lines that the warehouse holds of a load."""
+
+    def discard(self, load_id: str) -> None:
+        """Remove a load's rows and rejected lines; its ledger row stays."""
+
+    def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Read a query's answer back. `{raw}` and `{schema}` in it become the schemas; parameters are `:name`."""
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """The warehouse that the settings name, not yet connected: use it as a context manager."""
+    if settings.target == "cratedb":
+        from prefect_flows.warehouses.crate import CrateWarehouse
+
+        return CrateWarehouse(settings)
+    from prefect_flows.warehouses.duck import DuckWarehouse
+
+    return DuckWarehouse(settings)

@@ -1,0 +1,313 @@
+"""Months in CrateDB: a load is a partition of `raw.yellow_trips`, dropped whole when it is broken.
+
+Tables, ledger and reading back go through sqlalchemy-cratedb. The rows themselves go as columns of text in
+`INSERT … (SELECT … FROM UNNEST(…))` over plain HTTP, two requests in flight: the fastest way that was measured, and
+one whose every answer is read. CrateDB has no transactions: nothing counts until the caller has compared the counts
+and staged the load.
+"""
+
+import re
+import ssl
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self
+
+import httpx
+import orjson
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from crate.client.exceptions import ConnectionError as CrateUnreachable
+
+from prefect_flows.errors import TaxiError, Unavailable, WarehouseError
+from prefect_flows.read_csv import SCHEMA, Reject
+from prefect_flows.settings import Settings
+from prefect_flows.warehouses import Load, LoadWriter
+
+IN_FLIGHT = 2
+FIRST_ROWS = 1_000
+TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
+
+
+def raw_tables(schema: str) -> sa.MetaData:
+    """The raw schema's three tables as SQLAlchemy has them.
+
+    One shard a partition, and no replica while a load is written: a cluster spreads over the months, and a node
+    takes at most 1,000 shards.
+    """
+    metadata = sa.MetaData(schema=schema)
+
+    def text(name: str, *, searched: bool = False, columnstore: bool = True) -> sa.Column[str]:
+        return sa.Column(name, sa.String, crate_index=searched, crate_columnstore=columnstore)
+
+    sa.Table(
+        "yellow_trips",
+        metadata,
+        text("_load_id", searched=True),
+        text("_file_month", searched=True),
+        *(
+            sa.Column(field.name, sa.BigInteger)
+            if pa.types.is_integer(field.type)
+            # The column store takes no text over 32,766 bytes, and `_extra` has no such limit.
+            else text(field.name, columnstore=field.name != "_extra")
+            for field in SCHEMA
+        ),
+        crate_partitioned_by='"_load_id"',
+        crate_number_of_shards=1,
+        crate_number_of_replicas="'0'",
+        crate_refresh_interval=0,
+    )
+    sa.Table(
+        "rejected_rows",
+        metadata,
+        text("_load_id", searched=True),
+        text("_file_month", searched=True),
+        sa.Column("line_no", sa.BigInteger),
+        text("reason", searched=True),
+        text("line_text", columnstore=False),
+        crate_number_of_shards=1,
+    )
+    sa.Table(
+        "loads",
+        metadata,
+        sa.Column("load_id", sa.String, primary_key=True),
+        *(text(name, searched=True) for name in ("file_month", "source_url", "sha256")),
+        sa.Column("bytes", sa.BigInteger),
+        *(text(name, columnstore=False) for name in ("header", "unknown_columns")),
+        *(sa.Column(name, sa.BigInteger) for name in ("rows_read", "rows_landed", "rows_rejected")),
+        *(sa.Column(name, sa.DateTime) for name in ("started_at", "finished_at")),
+        text("status", searched=True),
+        text("error", columnstore=False),
+        crate_number_of_shards=1,
+    )
+    return metadata
+
+
+class CrateWarehouse:
+    """The `cratedb` target; see `Warehouse`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metadata = raw_tables(settings.raw_schema)
+        self._trips, self._rejects, self._loads = (
+            self._metadata.tables[f"{settings.raw_schema}.{name}"] for name in ("yellow_trips", "rejected_rows", "loads")
+        )
+        scheme = "https" if settings.https else "http"
+        self._url = f"{scheme}://{settings.cratedb_host}:{settings.cratedb_http_port}"
+
+    def __enter__(self) -> Self:
+        settings, password = self._settings, self._settings.cratedb_password.get_secret_value()
+        rootcert = str(settings.cratedb_sslrootcert) if settings.cratedb_sslrootcert else None
+        tls = {"verify_ssl_cert": settings.verifies_tls, "ca_cert": rootcert} if settings.https else {}
+        login = {"username": settings.cratedb_user, "password": password or None}
+        self._engine = sa.create_engine("crate://", connect_args={"servers": [self._url], **login, **tls})
+        self._http = httpx.Client(
+            base_url=self._url,
+            auth=(settings.cratedb_user, password),
+            verify=_tls_context(settings, rootcert),
+            timeout=TIMEOUT,
+        )
+        with self._in_words():
+            self._metadata.create_all(self._engine)
+            for table in self._metadata.tables.values():
+                self._widen(table)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.close()
+        self._engine.dispose()
+
+    def loads(self, month: str | None = None) -> list[Load]:
+        query = sa.select(self._loads).order_by(self._loads.c.started_at, self._loads.c.load_id)
+        if month:
+            query = query.where(self._loads.c.file_month == month)
+        with self._in_words(), self._engine.connect() as connection:
+            return [Load(**row._mapping) for row in connection.execute(query)]
+
+    def save(self, load: Load) -> None:
+        values = {column.name: getattr(load, column.name) for column in self._loads.columns}
+        with self._in_words(), self._engine.connect() as connection:
+            update = self._loads.update().where(self._loads.c.load_id == load.load_id)
+            changes = {name: value for name, value in values.items() if name != "load_id"}
+            if not connection.execute(update.values(changes)).rowcount:
+                connection.execute(self._loads.insert().values(values))
+            self._refresh(connection, self._loads)
+
+    def stage(self, load: Load) -> None:
+        self.save(load)
+        replicas = self._settings.cratedb_replicas
+        status = self._loads.c.status
+        with self._in_words(), self._engine.connect() as connection:
+            connection.exec_driver_sql(
+                f"ALTER TABLE {self._trips} PARTITION (_load_id = '{load.load_id}') SET (number_of_replicas = '{replicas}')"
+            )
+            # One statement for both, so that no reader of the ledger finds the month with two loads or with none.
+            connection.execute(
+                self._loads.update()
+                .where(
+                    self._loads.c.file_month == load.file_month,
+                    sa.or_(status == "staged", self._loads.c.load_id == load.load_id),
+                )
+                .values(status=sa.case((self._loads.c.load_id == load.load_id, "staged"), else_="superseded"))
+            )
+            self._refresh(connection, self._loads)
+
+    @contextmanager
+    def write(self, load: Load) -> Iterator[LoadWriter]:
+        self.discard(load.load_id)
+        writer = _CrateWriter(self, load, self._trips, self._rejects)
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            writer.close()
+        with self._in_words(), self._engine.connect() as connection:
+            self._refresh(connection, self._trips)
+            self._refresh(connection, self._rejects)
+
+    def count(self, load_id: str) -> tuple[int, int]:
+        def one(connection: sa.Connection, table: sa.Table) -> int:
+            query = sa.select(sa.func.count()).select_from(table).where(table.c._load_id == load_id)
+            return connection.execute(query).scalar_one()
+
+        with self._in_words(), self._engine.connect() as connection:
+            return one(connection, self._trips), one(connection, self._rejects)
+
+    def discard(self, load_id: str) -> None:
+        with self._in_words(), self._engine.connect() as connection:
+            # A statement outlives the client that sent it: a dead load's inserts must not write behind the clean-up.
+            orphans = sa.text("SELECT id FROM sys.jobs WHERE stmt LIKE :insert")
+            for (job,) in connection.execute(orphans, {"insert": f"INSERT INTO {self._trips} %'{load_id}'%"}).all():
+                connection.execute(sa.text("KILL :job"), {"job": job})
+            # Deleting a whole partition drops it, and with it the rows that were never refreshed.
+            connection.execute(self._trips.delete().where(self._trips.c._load_id == load_id))
+            self._refresh(connection, self._rejects)
+            connection.execute(self._rejects.delete().where(self._rejects.c._load_id == load_id))
+
+    def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        settings = self._settings
+        query = sa.text(sql.format(raw=settings.raw_schema, schema=settings.cratedb_schema))
+        with self._in_words(), self._engine.connect() as connection:
+            return pd.read_sql_query(query, connection, params=dict(parameters or {}))
+
+    def post(self, statement: str, arguments: list[list[Any]]) -> int:
+        """Send one statement with its arguments over HTTP; gives back the number of rows that it wrote.
+
+        Raises:
+            Unavailable: no answer came, so whether it was carried out is not known.
+            WarehouseError: CrateDB refused it.
+        """
+        body = orjson.dumps({"stmt": statement, "args": arguments})
+        try:
+            response = self._http.post("/_sql", content=body, headers={"Content-Type": "application/json"})
+            answer = orjson.loads(response.content)
+        except (httpx.TransportError, orjson.JSONDecodeError) as error:
+            raise Unavailable(
+                f"CrateDB at {self._url} broke off while rows were sent ({type(error).__name__}): "
+                "run again, nothing was published."
+            ) from None
+        if response.is_success:
+            return int(answer["rowcount"])
+        raise _refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
+
+    def _widen(self, table: sa.Table) -> None:
+        """Add the columns that the catalogue has got since the table was made."""
+        there = {column["name"] for column in sa.inspect(self._engine).get_columns(table.name, schema=table.schema)}
+        with self._engine.connect() as connection:
+            for column in table.columns:
+                if column.name not in there:
+                    kind = self._engine.dialect.ddl_compiler(self._engine.dialect, None).get_column_specification(column)
+                    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {kind}")
+
+    @staticmethod
+    def _refresh(connection: sa.Connection, table: sa.Table) -> None:
+        connection.exec_driver_sql(f"REFRESH TABLE {table}")
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except TaxiError:
+            raise
+        except (sa.exc.DBAPIError, CrateUnreachable) as error:
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            message = str(getattr(cause, "message", cause)).splitlines()[0]
+            if isinstance(cause, CrateUnreachable):
+                if "CERTIFICATE_VERIFY_FAILED" in message:
+                    raise WarehouseError(
+                        f"The certificate of CrateDB at {self._url} is not trusted: "
+                        "set CRATEDB_SSLROOTCERT to its authority's file."
+                    ) from None
+                raise Unavailable(
+                    f"CrateDB at {self._url} does not answer: start it (docker compose up -d), "
+                    "or correct CRATEDB_HOST, CRATEDB_HTTP_PORT and CRATEDB_SSLMODE."
+                ) from None
+            raise _refused(message) from None
+
+
+class _CrateWriter:
+    """Sends batches, `IN_FLIGHT` at a time, and reads every answer."""
+
+    def __init__(self, warehouse: CrateWarehouse, load: Load, trips: sa.Table, rejects: sa.Table) -> None:
+        self._warehouse, self._load = warehouse, load
+        self._trips, self._rejects = str(trips), str(rejects)
+        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="insert")
+        self._sent: deque[Future[None]] = deque()
+        self._has_partition = False
+
+    def rows(self, batch: pa.RecordBatch) -> None:
+        if not self._has_partition:
+            # The partition is made by a small insert of its own: CrateDB suspends an insert of over 10,000 rows that
+            # has to make one for as long as the node's last statement took, up to 10 s.
+            self._insert(self._trips, batch.slice(0, FIRST_ROWS))
+            self._has_partition = True
+            batch = batch.slice(FIRST_ROWS)
+        while len(self._sent) >= IN_FLIGHT:
+            self._sent.popleft().result()
+        self._sent.append(self._pool.submit(self._insert, self._trips, batch))
+
+    def rejects(self, rejects: list[Reject]) -> None:
+        columns = {"line_no": [r.line for r in rejects], "reason": [r.reason for r in rejects]}
+        self._insert(self._rejects, pa.RecordBatch.from_pydict(columns | {"line_text": [r.text for r in rejects]}))
+
+    def finish(self) -> None:
+        while self._sent:
+            self._sent.popleft().result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _insert(self, table: str, batch: pa.RecordBatch) -> None:
+        if not batch.num_rows:
+            return
+        # A column that is absent from the file need not travel: what is not named stays NULL.
+        present = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
+        statement = (
+            f"INSERT INTO {table} (_load_id, _file_month, {', '.join(present)}) "
+            f"(SELECT '{self._load.load_id}', '{self._load.file_month}', * FROM UNNEST({', '.join('?' * len(present))}))"
+        )
+        kept = self._warehouse.post(statement, [batch[name].to_pylist() for name in present])
+        if kept != batch.num_rows:
+            raise WarehouseError(
+                f"CrateDB kept {kept:,} of {batch.num_rows:,} rows sent to {table}: check the server's log and the free "
+                "space on its disk, then run again."
+            )
+
+
+def _tls_context(settings: Settings, rootcert: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=rootcert)
+    if settings.cratedb_sslmode != "verify-full":
+        context.check_hostname = False
+    if not settings.verifies_tls:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _refused(message: str, status: int = 0) -> TaxiError:
+    if status in (401, 403) or re.search(r"\b401\b|authentication failed|trust authentication", message):
+        return WarehouseError("CrateDB refuses the user or the password: correct CRATEDB_USER and CRATEDB_PASSWORD.")
+    if "MissingPrivilege" in message:
+        return WarehouseError(f"CrateDB says {message!r}: grant the user what docs/operations.md lists.")
+    return WarehouseError(f"CrateDB refused a statement: {message}.")
