@@ -3,6 +3,7 @@
 Exit codes: 0 the month is published, 1 it failed and what was published before stays, 2 the command was used wrongly.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ def run(
     """Load one month and publish it as trip_data."""
     with _exit_code():
         settings = load_settings(target=target, max_reject_share=max_reject_share)
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         # Prefect takes a second to import: wrong use is told before that.
         from prefect_flows.flows import month_for, yellow_taxi
         from prefect_flows.report.summary import as_text

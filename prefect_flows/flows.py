@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,13 @@ def dbt_build(settings: Settings) -> list[NodeResult]:
             project_dir=PROJECT_ROOT,
             profiles_dir=PROJECT_ROOT,
             target_path=PROJECT_ROOT / "target",
-            log_level=EventLevel.INFO,
+            # a node's state is told by its task run; dbt's own lines are for what went wrong
+            log_level=EventLevel.WARN,
         ),
         raise_on_failure=False,
         disable_assets=True,
     )
-    return transform.run_dbt(runner.invoke, settings)
+    return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings)
 
 
 @task(task_run_name="summary {month}", cache_policy=NO_CACHE)
