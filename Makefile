@@ -30,7 +30,7 @@ format: .venv/.installed
 	$(BIN)/ruff format
 
 lock: ## Pin every dependency for all supported Pythons; needs uv
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-strip-extras \
 		--custom-compile-command "make lock" --extra dev --output-file requirements.lock pyproject.toml
 
 .venv/.installed: requirements.lock pyproject.toml
