@@ -72,7 +72,7 @@ def write_sample(
     The same arguments give the same bytes on every platform, with the same numpy (and zlib, for gzip).
 
     Args:
-        path: where to write; its directory exists.
+        path: where to write; folders that are missing are made.
         month: `YYYY-MM`, already checked.
         rows: all data lines, the next two kinds included.
         unknown: lines at the very end without vendor, passengers, rate code, flag and payment type; by
@@ -131,6 +131,7 @@ def write_sample(
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         if path.suffix == ".gz":
             # A name or a time in the gzip header would make equal samples differ.
