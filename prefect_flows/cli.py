@@ -77,5 +77,3 @@ def _exit_code() -> Iterator[None]:
     except TaxiError as error:
         typer.echo(f"taxi-elt: {error}", err=True)
         sys.exit(error.exit_code)
-
-

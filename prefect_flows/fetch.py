@@ -120,7 +120,7 @@ def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
         ) from None
     except OSError as error:
         raise SourceError(
-            f"{shown} cannot be stored in {folder} ({error.strerror}): free some room there, or set TMPDIR, and run again."
+            f"{shown} cannot be stored in {folder} ({error.strerror}): free some room there, or set TMPDIR."
         ) from None
     if total is not None and received != total:
         raise Unavailable(f"{shown} was cut short: {received:,} of {total:,} bytes came; run again.")
@@ -145,9 +145,7 @@ def _check(response: httpx.Response, shown: str) -> None:
         raise SourceError(f"The server answered {status} {response.reason_phrase} for {shown}: check the URL.")
 
 
-def _receive(
-    response: httpx.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes | None
-) -> int:
+def _receive(response: httpx.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes | None) -> int:
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if have else os.O_TRUNC)
     received = have
     with os.fdopen(os.open(part, flags, 0o600), "ab" if have else "wb") as file:

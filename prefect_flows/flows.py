@@ -1,6 +1,7 @@
 """The flows: thin, in the order the data takes. What they call has no Prefect in it and is tested without it."""
 
 import logging
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def dbt_build(settings: Settings) -> list[NodeResult]:
         settings=PrefectDbtSettings(
             project_dir=PROJECT_ROOT,
             profiles_dir=PROJECT_ROOT,
-            target_path=PROJECT_ROOT / "target",
+            target_path=transform.target_path(settings),
             # a node's state is told by its task run; dbt's own lines are for what went wrong
             log_level=EventLevel.WARN,
         ),
@@ -147,11 +148,11 @@ def month_for(source: str, month: str | None) -> str:
 
 
 class _OneSentence(logging.Filter):
-    """An error of ours says in one sentence what to do: a traceback under it would only hide that."""
+    """An error of ours or of a dbt node is a sentence that says what is wrong: a traceback would only hide it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, TaxiError):
+        if isinstance(error, TaxiError) or re.match(r"Node \S+ finished with status", str(error)):
             record.msg, record.args, record.exc_info = str(error), (), None
         return True
 

@@ -54,25 +54,24 @@ def land(
             before stays.
         WarehouseError, Unavailable: the warehouse did not keep what it was sent.
     """
-    load_id = load_id_of(month, file.sha256)
     known = {load.load_id: load for load in warehouse.loads(month)}
-    load = known.get(load_id)
+    load = known.get(load_id_of(month, file.sha256))
     if load and not force and load.status in ("staged", "superseded") and _is_whole(warehouse, load):
         if load.status == "superseded":
             warehouse.stage(load)
         return Landed(load.with_(status="staged"), was_there=True)
-    load = _load_file(warehouse, file, month, load_id, max_reject_share, on_rows)
+    load = _load_file(warehouse, file, month, max_reject_share=max_reject_share, on_rows=on_rows)
     warehouse.stage(load)
     _forget_old(warehouse, month, keep_loads)
     return Landed(load.with_(status="staged"), was_there=False)
 
 
 def _load_file(
-    warehouse: Warehouse, file: SourceFile, month: str, load_id: str, max_reject_share: float, on_rows: OnRows | None
+    warehouse: Warehouse, file: SourceFile, month: str, *, max_reject_share: float, on_rows: OnRows | None
 ) -> Load:
     with CsvReader(file.path) as reader:
         load = Load(
-            load_id=load_id,
+            load_id=load_id_of(month, file.sha256),
             file_month=month,
             source_url=file.source_url,
             sha256=file.sha256,
@@ -117,14 +116,15 @@ def _check(warehouse: Warehouse, load: Load, name: str, max_reject_share: float)
     kept = warehouse.count(load.load_id)
     if kept != (load.rows_landed, load.rows_rejected):
         raise WarehouseError(
-            f"The warehouse holds {kept[0]:,} rows and {kept[1]:,} rejected lines of {name}, but {load.rows_landed:,} and "
-            f"{load.rows_rejected:,} were sent: run again; the month keeps its published version."
+            f"The warehouse holds {kept[0]:,} rows and {kept[1]:,} rejected lines of {name}, but {load.rows_landed:,} "
+            f"and {load.rows_rejected:,} were sent: run again; the month keeps its published version."
         )
     share = load.rows_rejected / load.rows_read
     if share > max_reject_share:
         raise FileRefused(
-            f"{load.rows_rejected:,} of {load.rows_read:,} lines of {name} are broken ({share:.2%}, more than the allowed "
-            f"{max_reject_share:.2%}): see rejected_rows of the load {load.load_id}, or raise TAXI_MAX_REJECT_SHARE."
+            f"{load.rows_rejected:,} of {load.rows_read:,} lines of {name} are broken ({share:.2%}, more than the "
+            f"allowed {max_reject_share:.2%}): see rejected_rows of load {load.load_id}, or raise "
+            "TAXI_MAX_REJECT_SHARE."
         )
 
 

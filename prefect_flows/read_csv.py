@@ -75,7 +75,7 @@ class Chunk:
     @property
     def rows(self) -> int:
         """Data rows in this part of the file, landed and rejected."""
-        return self.batch.num_rows + len(self.rejects)
+        return int(self.batch.num_rows) + len(self.rejects)
 
 
 class CsvReader:
@@ -171,7 +171,9 @@ class CsvReader:
             self._width = max(self.binding.width, first.count(b",") + 1)
         plain = block.replace(b"\r\n", b"\n")
         if _ordinary(plain) and (table := self._parse_block(plain)) is not None:
-            return Chunk(self._batch([c.combine_chunks() for c in table.columns], np.arange(line, line + table.num_rows)))
+            return Chunk(
+                self._batch([c.combine_chunks() for c in table.columns], np.arange(line, line + table.num_rows))
+            )
         return self._parse_lines(block, line)
 
     def _parse_block(self, block: bytes) -> pa.Table | None:
@@ -207,8 +209,8 @@ class CsvReader:
         lines = block.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        for number, raw in enumerate(lines, line):
-            raw = raw.removesuffix(b"\r")
+        for number, ended in enumerate(lines, line):
+            raw = ended.removesuffix(b"\r")
             if not raw.strip():
                 blank += 1
                 continue

@@ -166,9 +166,7 @@ _REFUND = _shares({0: 987, 1: 13})
 _REFUND_PAYMENT = _shares({2: 22, 3: 29, 4: 49})
 _BUSY_ZONES = (48, 68, 79, 107, 132, 138, 140, 141, 142, 161, 162, 170, 186, 230, 236, 237, 238, 239)
 _ZONE = _shares(dict.fromkeys(range(1, 266), 10) | dict.fromkeys(_BUSY_ZONES, 200))
-_MILES = _quantiles(
-    {0: 0, 14: 0, 15: 10, 250: 101, 500: 185, 750: 345, 900: 700, 950: 1_100, 990: 1_900, 1_000: 2_600}
-)
+_MILES = _quantiles({0: 0, 14: 0, 15: 10, 250: 101, 500: 185, 750: 345, 900: 700, 950: 1_100, 990: 1_900, 1_000: 2_600})
 _SPEED = _quantiles({0: 30, 50: 65, 250: 95, 500: 125, 750: 165, 950: 240, 1_000: 450})  # tenths of a mph
 _ODD_CLOCK = _shares({0: 9_972, 1: 6, 2: 22})  # 1: dropped off at once, 2: almost a day later
 _OTHER_MONTH = _shares({0: 9_993, -31: 4, -366: 2, 31: 1})  # days

@@ -5,6 +5,8 @@ reads, so that a dbt run started by a flow sees exactly what the flow saw.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -133,6 +135,16 @@ def _in_words(error: ValidationError) -> str:
     return f"The setting {alias}{value} {message[0].lower() + message[1:]}."
 
 
-def apply_environment(settings: Settings) -> None:
-    """Put the settings into this process's environment, where an in-process dbt reads them."""
+@contextmanager
+def in_environment(settings: Settings) -> Iterator[None]:
+    """Put the settings into this process's environment, where an in-process dbt reads them, and take them out again."""
+    before = {name: os.environ.get(name) for name in settings.environment()}
     os.environ.update(settings.environment())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

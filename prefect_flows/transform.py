@@ -4,13 +4,15 @@
 (Prefect's runner in a flow, dbt's own in a test); `raise_for_failures` turns what failed into one sentence.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect_flows.errors import TransformError
-from prefect_flows.settings import PROJECT_ROOT, Settings, apply_environment
+from prefect_flows.settings import PROJECT_ROOT, Settings, in_environment
 
 Kind = Literal["model", "test", "unit test", "hook"]
 # Two dbt invocations in one process share its adapters and its working directory, and disturb each other.
@@ -45,7 +47,7 @@ class NodeResult:
 
 
 def dbt_arguments(settings: Settings) -> list[str]:
-    """The arguments of the dbt run of a flow: everything but the unit tests, which are about code and not about data."""
+    """The arguments of a flow's dbt run: everything but the unit tests, which are about code and not about data."""
     return [
         "build",
         "--target",
@@ -55,12 +57,18 @@ def dbt_arguments(settings: Settings) -> list[str]:
         "--profiles-dir",
         str(PROJECT_ROOT),
         "--target-path",
-        str(PROJECT_ROOT / "target"),
+        str(target_path(settings)),
         "--log-path",
         str(PROJECT_ROOT / "logs"),
         "--exclude-resource-type",
         "unit_test",
     ]
+
+
+def target_path(settings: Settings) -> Path:
+    """Where dbt puts what it makes: `DBT_TARGET_PATH` as in plain dbt, or a folder for each target, so that a change of
+    target does not make it parse everything anew."""
+    return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target") / settings.target
 
 
 def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings) -> list[NodeResult]:
@@ -73,8 +81,7 @@ def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings) -> list[Node
     Raises:
         TransformError: dbt did not get as far as running a node.
     """
-    with _ONE_AT_A_TIME:
-        apply_environment(settings)
+    with _ONE_AT_A_TIME, in_environment(settings):
         try:
             outcome = invoke(dbt_arguments(settings))
         except ValueError as error:  # what Prefect's runner makes of an error that dbt raises
@@ -99,10 +106,9 @@ def raise_for_failures(results: Sequence[NodeResult]) -> None:
 def _failure(result: NodeResult) -> str:
     if result.status != "fail":
         return f"dbt could not run the {result.kind} {result.name}: {_one_line(result.message)}"
-    place = " of ".join(
-        part for part in (result.column and f"column {result.column}", result.model) if part
-    )
-    return f"the test {result.name}{f' on {place}' if place else ''} failed with {result.failures:,} failing rows"
+    place = " of ".join(part for part in (result.column and f"column {result.column}", result.model) if part)
+    rows = f"{result.failures:,} failing row{'s' * (result.failures != 1)}"
+    return f"the test {result.name}{f' on {place}' if place else ''} failed with {rows}"
 
 
 def _record(result: Any) -> NodeResult:

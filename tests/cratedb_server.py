@@ -132,8 +132,7 @@ class CrateServer:
         """Drop every view and then every table in the schemas `names`; one that does not exist is fine."""
         kinds = {"VIEW": "VIEW", "BASE TABLE": "TABLE", "FOREIGN": "FOREIGN TABLE"}
         found = self.sql(
-            "SELECT table_type, table_schema, table_name FROM information_schema.tables"
-            " WHERE table_schema = ANY(?)",
+            "SELECT table_type, table_schema, table_name FROM information_schema.tables WHERE table_schema = ANY(?)",
             [list(names)],
         )
         for kind, schema, name in sorted(found, key=lambda row: list(kinds).index(row[0])):
@@ -294,7 +293,7 @@ class LocalCrate:
         return self
 
     def wait_until_ready(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait until the server answers, has a master, and every primary shard has started.
+        """Wait until the server answers, has a master and has started every primary shard; create `login`.
 
         Raises:
             RuntimeError: the server ended, or is not ready in time and is killed; holds the log's end.
@@ -304,12 +303,14 @@ class LocalCrate:
         while self.pid and time.monotonic() < deadline:
             try:
                 [[name]] = self.superuser.sql("SELECT name FROM sys.cluster", timeout=10)
-                [[health]] = self.superuser.sql("SELECT health FROM sys.cluster_health", timeout=10)
-                if name == self._configuration["cluster.name"] and health != "RED":
+                [[health, why]] = self.superuser.sql("SELECT health, description FROM sys.cluster_health", timeout=10)
+                # CrateDB is only YELLOW while it has not yet read from disk which tables there are.
+                healthy = health != "RED" and "not recovered" not in why and "no master" not in why
+                if healthy and name == self._configuration["cluster.name"]:
                     self._version = _version_of(self.superuser)
                     self._create_login()
                     return
-                last = f"cluster {name} is {health}"
+                last = f"cluster {name} is {health}: {why}"
             except (httpx.TransportError, RuntimeError) as error:
                 last = error
             time.sleep(0.1)
@@ -450,22 +451,33 @@ class LocalCluster:
         return self
 
     def wait_for_nodes(self, count: int, timeout: float = 60.0) -> None:
-        """Wait until the first node that runs sees exactly `count` nodes.
+        """Wait until the first node that runs sees exactly `count` nodes; without a majority it sees none go.
 
         Raises:
             RuntimeError: it does not in time.
         """
+        self._wait_for("SELECT count(*) FROM sys.nodes", count, timeout)
+
+    def wait_until_green(self, timeout: float = 60.0) -> None:
+        """Wait until every shard and every replica has started: only then is a node safe to lose.
+
+        Raises:
+            RuntimeError: they have not in time.
+        """
+        self._wait_for("SELECT health FROM sys.cluster_health", "GREEN", timeout)
+
+    def _wait_for(self, query: str, expected: object, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         seen: object = None
         while time.monotonic() < deadline:
             try:
-                [[seen]] = self._running()[0].superuser.sql("SELECT count(*) FROM sys.nodes", timeout=10)
-                if seen == count:
+                [[seen]] = self._running()[0].superuser.sql(query, timeout=10)
+                if seen == expected:
                     return
             except (httpx.TransportError, RuntimeError) as error:
                 seen = error
             time.sleep(0.2)
-        raise RuntimeError(f"The cluster did not have {count} nodes after {timeout:g} seconds: {seen}")
+        raise RuntimeError(f"After {timeout:g} seconds the cluster says {seen!r}, not {expected!r}, to: {query}")
 
     def close(self) -> None:
         """End every node at once and remove its folder."""
@@ -568,9 +580,7 @@ def _write_certificates(folder: Path, password: str) -> None:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=30))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         )
 
     def authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -709,9 +719,7 @@ def _with_version(server: CrateServer, timeout: float) -> CrateServer:
             return replace(server, version=_version_of(server))
         except (httpx.TransportError, RuntimeError) as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"CrateDB at {server.address} ({server.origin}) does not answer: {error}"
-                ) from error
+                raise RuntimeError(f"CrateDB at {server.address} ({server.origin}) does not answer: {error}") from error
         time.sleep(0.5)
 
 

@@ -4,6 +4,8 @@
 away; `as_text` is what the command line prints, `as_markdown` and `as_table` are the artifacts in Prefect.
 """
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +69,6 @@ def collect(
         return int(frame["n"].iloc[0])
 
     tests = Counter(result.status for result in results if result.kind == "test")
-    where = "duckdb.connect" if settings.target == "duckdb" else settings.cratedb_schema
     return Summary(
         month=load.file_month,
         load_id=load.load_id,
@@ -86,15 +87,18 @@ def collect(
         tests_passed=tests["pass"],
         tests_warned=tests["warn"],
         tests_failed=tests["fail"] + tests["error"],
-        query=_example_query(settings, where),
+        query=_example_query(settings),
     )
 
 
-def _example_query(settings: Settings, where: str) -> str:
+def _example_query(settings: Settings) -> str:
     query = "select trip_day, trips, revenue from {}daily_trips order by trips desc limit 5"
-    if settings.target == "duckdb":
-        return f"""python -c "import {where.partition('.')[0]}; print({where}('{settings.duckdb_path}').sql('{query.format("")}'))\""""
-    return query.format(f"{where}.")
+    if settings.target == "cratedb":
+        return query.format(f"{settings.cratedb_schema}.")
+    python = os.path.relpath(sys.executable)
+    return (
+        f"""{python} -c "import duckdb; print(duckdb.connect('{settings.duckdb_path}').sql('{query.format("")}'))\""""
+    )
 
 
 def as_text(summary: Summary) -> str:

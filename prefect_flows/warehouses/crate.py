@@ -92,7 +92,8 @@ class CrateWarehouse:
         self._settings = settings
         self._metadata = raw_tables(settings.raw_schema)
         self._trips, self._rejects, self._loads = (
-            self._metadata.tables[f"{settings.raw_schema}.{name}"] for name in ("yellow_trips", "rejected_rows", "loads")
+            self._metadata.tables[f"{settings.raw_schema}.{name}"]
+            for name in ("yellow_trips", "rejected_rows", "loads")
         )
         scheme = "https" if settings.https else "http"
         self._url = f"{scheme}://{settings.cratedb_host}:{settings.cratedb_http_port}"
@@ -141,7 +142,8 @@ class CrateWarehouse:
         status = self._loads.c.status
         with self._in_words(), self._engine.connect() as connection:
             connection.exec_driver_sql(
-                f"ALTER TABLE {self._trips} PARTITION (_load_id = '{load.load_id}') SET (number_of_replicas = '{replicas}')"
+                f"ALTER TABLE {self._trips} PARTITION (_load_id = '{load.load_id}')"
+                f" SET (number_of_replicas = '{replicas}')"
             )
             # One statement for both, so that no reader of the ledger finds the month with two loads or with none.
             connection.execute(
@@ -215,11 +217,11 @@ class CrateWarehouse:
     def _widen(self, table: sa.Table) -> None:
         """Add the columns that the catalogue has got since the table was made."""
         there = {column["name"] for column in sa.inspect(self._engine).get_columns(table.name, schema=table.schema)}
-        with self._engine.connect() as connection:
-            for column in table.columns:
-                if column.name not in there:
-                    kind = self._engine.dialect.ddl_compiler(self._engine.dialect, None).get_column_specification(column)
-                    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {kind}")
+        for column in table.columns:
+            if column.name not in there:
+                ddl = str(sa.schema.CreateColumn(column).compile(dialect=self._engine.dialect))
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {ddl}")
 
     @staticmethod
     def _refresh(connection: sa.Connection, table: sa.Table) -> None:
@@ -286,13 +288,14 @@ class _CrateWriter:
         present = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
         statement = (
             f"INSERT INTO {table} (_load_id, _file_month, {', '.join(present)}) "
-            f"(SELECT '{self._load.load_id}', '{self._load.file_month}', * FROM UNNEST({', '.join('?' * len(present))}))"
+            f"(SELECT '{self._load.load_id}', '{self._load.file_month}', *"
+            f" FROM UNNEST({', '.join('?' * len(present))}))"
         )
         kept = self._warehouse.post(statement, [batch[name].to_pylist() for name in present])
         if kept != batch.num_rows:
             raise WarehouseError(
-                f"CrateDB kept {kept:,} of {batch.num_rows:,} rows sent to {table}: check the server's log and the free "
-                "space on its disk, then run again."
+                f"CrateDB kept {kept:,} of {batch.num_rows:,} rows sent to {table}: check the server's log and "
+                "the free space on its disk, then run again."
             )
 
 

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cratedb_server
 import httpx
 import psycopg
 import pytest
-from cratedb_server import CrateServer, LocalCluster, LocalCrate, crate_server, find_server
+
+from tests import cratedb_server
+from tests.cratedb_server import CrateServer, LocalCluster, LocalCrate, crate_server, find_server
 
 pytestmark = pytest.mark.cratedb
 
@@ -202,6 +203,7 @@ def test_three_nodes_go_on_without_one_and_take_it_back(home: str) -> None:
         cluster.server.sql("CREATE TABLE t (a INT) CLUSTERED INTO 3 SHARDS WITH (number_of_replicas = 1)")
         cluster.server.sql("INSERT INTO t (a) SELECT * FROM generate_series(1, 100)")
         cluster.server.sql("REFRESH TABLE t")
+        cluster.wait_until_green()
         first, second, third = cluster.nodes
         first.kill()
         cluster.wait_for_nodes(2)
@@ -236,11 +238,11 @@ def test_a_server_on_a_taken_port_does_not_pass_for_ours(home: str, plain: Local
 def test_a_server_ends_with_the_python_that_started_it(home: str, how: signal.Signals | None) -> None:
     """A failure means that interrupted test runs leave servers and folders behind."""
     script = (
-        "import sys, time; from cratedb_server import LocalCrate;"
+        "import sys, time; from tests.cratedb_server import LocalCrate;"
         "crate = LocalCrate(heap='256m').start(wait=False);"
         "print(crate.pid, crate.folder, flush=True); time.sleep(60 if len(sys.argv) > 1 else 1)"
     )
-    path = os.pathsep.join([str(Path(cratedb_server.__file__).parent), *filter(None, sys.path)])
+    path = os.pathsep.join([str(Path(cratedb_server.__file__).parents[1]), *filter(None, sys.path)])
     with subprocess.Popen(
         [sys.executable, "-c", script, *(["wait"] if how else [])],
         env={**os.environ, "CRATEDB_HOME": home, "PYTHONPATH": path},
@@ -262,10 +264,14 @@ def test_a_server_ends_with_the_python_that_started_it(home: str, how: signal.Si
 
 
 def _runs(pid: int) -> bool:
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
-    ).stdout.strip()
-    return bool(state) and not state.startswith("Z")
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # gone meanwhile, or no Linux
+        return not Path("/proc/self").exists()
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_an_installation_is_found_and_its_server_ends_with_the_context(
@@ -281,9 +287,7 @@ def test_an_installation_is_found_and_its_server_ends_with_the_context(
         server.sql("SELECT 1")
 
 
-def test_a_named_server_comes_first(
-    plain: LocalCrate, no_settings: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_named_server_comes_first(plain: LocalCrate, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure means that the tests run on another server than the one that was named."""
     monkeypatch.setenv("TEST_CRATEDB_URL", plain.server.url)
     monkeypatch.setenv("TEST_CRATEDB_PG_PORT", str(plain.pg_port))
@@ -331,6 +335,4 @@ def test_without_any_setting_there_is_no_server_but_a_reason(
     monkeypatch.setattr(cratedb_server, "_docker_server", lambda started: (None, "Docker is not there"))
     server, line = find_server()
     assert server is None
-    assert line == (
-        "There is no CrateDB: TEST_CRATEDB_URL and CRATEDB_HOME are not set, and Docker is not there."
-    )
+    assert line == ("There is no CrateDB: TEST_CRATEDB_URL and CRATEDB_HOME are not set, and Docker is not there.")

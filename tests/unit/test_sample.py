@@ -82,7 +82,7 @@ def test_file_is_in_the_format_of_2021(sample: Sample) -> None:
 def test_values_are_spelled_as_the_tlc_spells_them(sample: Sample) -> None:
     """Else casts are tried on easier text than the published one."""
     code, money = r"\d+", r"-?(0|[1-9]\d*)(\.\d?[1-9])?"
-    spelling = {name: money for name in HEADER.decode().split(",")} | {
+    spelling = dict.fromkeys(HEADER.decode().split(","), money) | {
         "VendorID": code,
         "tpep_pickup_datetime": r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d",
         "tpep_dropoff_datetime": r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d",

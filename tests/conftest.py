@@ -1,0 +1,103 @@
+"""What all tests share: where the data is, a warehouse of each target for one test, and the line about CrateDB."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_flows.settings import Settings, load_settings
+from tests.cratedb_server import CrateServer, crate_server
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+HEAD = SHARED_DATA / "yellow_tripdata_2021-01.head.csv.gz"
+
+CRATEDB = pytest.param("cratedb", marks=[pytest.mark.cratedb, pytest.mark.xdist_group("cratedb")])
+TARGETS = pytest.mark.parametrize("target", ["duckdb", CRATEDB])
+
+_SETTING_PREFIXES = ("TAXI_", "CRATEDB_", "DUCKDB_")
+_line = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-cratedb", action="store_true", help="fail where there is no CrateDB to test against")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cratedb"):
+            item.add_marker(pytest.mark.xdist_group("cratedb"))
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings, and so the servers, of the person who runs it."""
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    for name in list(os.environ):
+        if name.startswith(_SETTING_PREFIXES) and name != "CRATEDB_HOME":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def cratedb(request: pytest.FixtureRequest) -> Iterator[CrateServer]:
+    with crate_server() as (server, line):
+        request.config.stash[_line] = line
+        if server is None:
+            if request.config.getoption("--require-cratedb"):
+                pytest.fail(line, pytrace=False)
+            pytest.skip(line)
+        yield server
+
+
+@pytest.fixture
+def settings(
+    request: pytest.FixtureRequest, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    """Settings of the test's `target`, for a warehouse of its own, in this process's environment."""
+    if target == "duckdb":
+        monkeypatch.setenv("DUCKDB_PATH", str(tmp_path / "warehouse.duckdb"))
+        yield load_settings()
+        return
+    server: CrateServer = request.getfixturevalue("cratedb")
+    schema, raw_schema = (f"{kind}_{uuid.uuid4().hex[:12]}" for kind in ("test", "raw"))
+    for name, value in server.environment(schema, raw_schema).items():
+        monkeypatch.setenv(name, value)
+    yield load_settings()
+    server.drop_schemas(schema, raw_schema)
+
+
+@pytest.fixture
+def head() -> Path:
+    """The first 22,791 rows of the published file of 2021-01."""
+    if not HEAD.exists():
+        pytest.skip("the head of the published 2021-01 file is not beside the checkout (../shared/data)")
+    return HEAD
+
+
+# --- one line that says whether the CrateDB tests ran
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cratedb"] = session.config.stash.get(_line, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    line = getattr(node, "workeroutput", {}).get("cratedb")
+    if line:
+        node.config.stash[_line] = line  # type: ignore[attr-defined]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    def count(outcome: str) -> int:
+        reports = terminalreporter.stats.get(outcome, [])
+        return sum("cratedb" in getattr(report, "keywords", {}) for report in reports)
+
+    ran, skipped = count("passed") + count("failed"), count("skipped")
+    line = config.stash.get(_line, "no test asked for a CrateDB")
+    if ran:
+        terminalreporter.line(f"CrateDB tests: {ran} ran against {line}", green=True, bold=True)
+    else:
+        terminalreporter.line(f"CrateDB tests: SKIPPED, {skipped} of them. {line}", yellow=True, bold=True)

@@ -1,0 +1,127 @@
+"""A real Prefect server for the tests that run flows, and the way to run one as its user does."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The sentence that the command ended with."""
+        return next((line for line in reversed(self.err.splitlines()) if line.startswith("taxi-elt: ")), "")
+
+    def figure(self, label: str) -> int:
+        """A figure of the printed summary."""
+        found = re.search(rf"^\s*{re.escape(label)}\s+([\d,]+)$", self.out, re.MULTILINE)
+        assert found, f"no {label!r} in:\n{self.out}\n{self.err}"
+        return int(found[1].replace(",", ""))
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server on a free port of this machine, its data in a temporary folder; gives its API's URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    log = home / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_for(server, url, log)
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(240):
+        try:
+            if httpx.get(f"{url}/health", trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+        assert server.poll() is None, log.read_text()
+    raise AssertionError(f"the Prefect server did not answer:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_dbt_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two test processes that share dbt's folder would disturb each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DBT_TARGET_PATH", str(tmp_path_factory.mktemp("dbt")))
+        yield
+
+
+@pytest.fixture
+def flow_settings(prefect_server: str, tmp_path: Path) -> Iterator[None]:
+    """Lets flows run in this process against the test's Prefect server."""
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_HOME: tmp_path / "prefect"}):
+        yield
+
+
+@pytest.fixture
+def prefect_environment(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+
+
+@pytest.fixture
+def command(prefect_environment: None) -> Run:
+    """Runs a command of the environment from the checkout's root."""
+
+    def run(*arguments: object, timeout: float = 240) -> Answer:
+        name, *rest = map(str, arguments)
+        done = subprocess.run(
+            [BIN / name, *rest], cwd=PROJECT, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def taxi_elt(command: Run) -> Run:
+    """Runs `taxi-elt` with arguments."""
+    return lambda *arguments, **options: command("taxi-elt", *arguments, **options)
