@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from prefect_flows.errors import TaxiError
+from prefect_flows.fetch import month_for
 from prefect_flows.settings import PROJECT_ROOT, load_settings
 from prefect_flows.tlc import parse_month
 
@@ -41,14 +42,15 @@ def run(
     """Load one month and publish it as trip_data."""
     with _exit_code():
         settings = load_settings(target=target, max_reject_share=max_reject_share)
+        month = month_for(source, month)
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        # Prefect takes a second to import: wrong use is told before that.
-        from prefect_flows.flows import month_for, yellow_taxi
+        # Prefect takes seconds to import: wrong use is told before that.
+        from prefect_flows.flows import yellow_taxi
         from prefect_flows.report.summary import as_text
 
         summary = yellow_taxi(
             source=source,
-            month=month_for(source, month),
+            month=month,
             target=settings.target,
             force=force,
             max_reject_share=settings.max_reject_share,

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from prefect_flows.errors import SourceError, Unavailable
+from prefect_flows.errors import SourceError, Unavailable, UsageError
+from prefect_flows.tlc import month_of, parse_month
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT = httpx.Timeout(connect=10, read=30, write=30, pool=10)
@@ -47,6 +48,20 @@ def without_credentials(source: str) -> str:
     parts = urlsplit(source)
     host = parts.hostname or ""
     return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+
+
+def month_for(source: str, month: str | None) -> str:
+    """The month to load a source as: the one given, or the one that the file's name tells.
+
+    Raises:
+        UsageError: neither tells it, or it is not a month.
+    """
+    told = month or month_of(source)
+    if not told:
+        raise UsageError(
+            f"The name of {without_credentials(source)} does not tell its month: give it as --month YYYY-MM."
+        )
+    return parse_month(told)
 
 
 def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None) -> SourceFile:

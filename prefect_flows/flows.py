@@ -17,12 +17,12 @@ from prefect.tasks import Task, exponential_backoff
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from prefect_flows import fetch, transform
-from prefect_flows.errors import TaxiError, Unavailable, UsageError
+from prefect_flows.errors import TaxiError, Unavailable
 from prefect_flows.land import Landed, land
 from prefect_flows.progress import progress
 from prefect_flows.report import summary
 from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
-from prefect_flows.tlc import month_of, parse_month
+from prefect_flows.tlc import month_of
 from prefect_flows.transform import NodeResult
 from prefect_flows.warehouses import open_warehouse
 
@@ -123,7 +123,7 @@ def yellow_taxi(
         max_reject_share: Share of broken lines, 0 to 1, above which the file is refused.
     """
     settings = load_settings(target=target, max_reject_share=max_reject_share)
-    month = month_for(source, month)
+    month = fetch.month_for(source, month)
     with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
         file = download(source, month, Path(folder))
         landed = load(file, month, settings, force)
@@ -131,20 +131,6 @@ def yellow_taxi(
     create_table_artifact(summary.as_table(results), key=f"yellow-taxi-tests-{month}", description=f"Tests of {month}")
     transform.raise_for_failures(results)
     return publish_summary(settings, month, landed, results)
-
-
-def month_for(source: str, month: str | None) -> str:
-    """The month to load a source as: the one given, or the one that the file's name tells.
-
-    Raises:
-        UsageError: neither tells it, or it is not a month.
-    """
-    told = month or month_of(source)
-    if not told:
-        raise UsageError(
-            f"The name of {fetch.without_credentials(source)} does not tell its month: give it as --month YYYY-MM."
-        )
-    return parse_month(told)
 
 
 class _OneSentence(logging.Filter):

@@ -96,8 +96,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return sum("cratedb" in getattr(report, "keywords", {}) for report in reports)
 
     ran, skipped = count("passed") + count("failed"), count("skipped")
-    line = config.stash.get(_line, "no test asked for a CrateDB")
-    if ran:
-        terminalreporter.line(f"CrateDB tests: {ran} ran against {line}", green=True, bold=True)
-    else:
-        terminalreporter.line(f"CrateDB tests: SKIPPED, {skipped} of them. {line}", yellow=True, bold=True)
+    line = config.stash.get(_line, "")
+    if ran and not skipped:
+        terminalreporter.line(
+            f"CrateDB tests: {ran} ran against {line or 'servers of their own'}", green=True, bold=True
+        )
+    elif skipped:
+        terminalreporter.line(f"CrateDB tests: {ran} ran, {skipped} SKIPPED. {line}", yellow=True, bold=True)

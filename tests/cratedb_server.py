@@ -126,15 +126,14 @@ class CrateServer:
         if "rows" not in answer:
             error = answer.get("error") or answer
             raise RuntimeError(str(error.get("message", error) if isinstance(error, dict) else error))
-        return answer["rows"]
+        rows: list[list[Any]] = answer["rows"]
+        return rows
 
     def drop_schemas(self, *names: str) -> None:
         """Drop every view and then every table in the schemas `names`; one that does not exist is fine."""
         kinds = {"VIEW": "VIEW", "BASE TABLE": "TABLE", "FOREIGN": "FOREIGN TABLE"}
-        found = self.sql(
-            "SELECT table_type, table_schema, table_name FROM information_schema.tables WHERE table_schema = ANY(?)",
-            [list(names)],
-        )
+        query = "SELECT table_type, table_schema, table_name FROM information_schema.tables"
+        found = self.sql(f"{query} WHERE table_schema = ANY(?)", [list(names)])
         for kind, schema, name in sorted(found, key=lambda row: list(kinds).index(row[0])):
             self.sql(f"DROP {kinds[kind]} IF EXISTS {_quoted(schema)}.{_quoted(name)}")
 
@@ -300,10 +299,11 @@ class LocalCrate:
         """
         deadline = time.monotonic() + timeout
         last: object = "no answer"
+        ask = self.superuser.sql
         while self.pid and time.monotonic() < deadline:
             try:
-                [[name]] = self.superuser.sql("SELECT name FROM sys.cluster", timeout=10)
-                [[health, why]] = self.superuser.sql("SELECT health, description FROM sys.cluster_health", timeout=10)
+                [[name]] = ask("SELECT name FROM sys.cluster", timeout=10)
+                [[health, why]] = ask("SELECT health, description FROM sys.cluster_health", timeout=10)
                 # CrateDB is only YELLOW while it has not yet read from disk which tables there are.
                 healthy = health != "RED" and "not recovered" not in why and "no master" not in why
                 if healthy and name == self._configuration["cluster.name"]:
@@ -477,7 +477,7 @@ class LocalCluster:
             except (httpx.TransportError, RuntimeError) as error:
                 seen = error
             time.sleep(0.2)
-        raise RuntimeError(f"After {timeout:g} seconds the cluster says {seen!r}, not {expected!r}, to: {query}")
+        raise RuntimeError(f"The cluster says {seen!r} after {timeout:g} s, not {expected!r}: {query}")
 
     def close(self) -> None:
         """End every node at once and remove its folder."""
@@ -571,6 +571,7 @@ def _write_certificates(folder: Path, password: str) -> None:
     def builder(
         subject: str, key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey
     ) -> x509.CertificateBuilder:
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(name(subject))
@@ -580,7 +581,7 @@ def _write_certificates(folder: Path, password: str) -> None:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=30))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+            .add_extension(issuer, critical=False)
         )
 
     def authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -719,9 +720,10 @@ def _with_version(server: CrateServer, timeout: float) -> CrateServer:
             return replace(server, version=_version_of(server))
         except (httpx.TransportError, RuntimeError) as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"CrateDB at {server.address} ({server.origin}) does not answer: {error}") from error
+                where = f"{server.address} ({server.origin})"
+                raise RuntimeError(f"CrateDB at {where} does not answer: {error}") from error
         time.sleep(0.5)
 
 
 def _version_of(server: CrateServer) -> str:
-    return server.sql("SELECT version['number'] FROM sys.nodes LIMIT 1", timeout=10)[0][0]
+    return str(server.sql("SELECT version['number'] FROM sys.nodes LIMIT 1", timeout=10)[0][0])

@@ -2,17 +2,22 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from prefect_flows.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -60,18 +65,18 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
         _wait_for(server, url, log)
         yield url
     finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        # The command's own children as well: it leaves its server behind when it is ended while busy.
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(server.pid, end)
+                server.wait(15)
 
 
 def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -94,8 +99,12 @@ def _own_dbt_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def flow_settings(prefect_server: str, tmp_path: Path) -> Iterator[None]:
-    """Lets flows run in this process against the test's Prefect server."""
+def flow_settings(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets flows run in this process against the test's Prefect server.
+
+    Prefect's own threads do not see temporary settings but only the environment.
+    """
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_HOME: tmp_path / "prefect"}):
         yield
 
@@ -107,21 +116,22 @@ def prefect_environment(prefect_server: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DO_NOT_TRACK", "1")
 
 
-@pytest.fixture
-def command(prefect_environment: None) -> Run:
-    """Runs a command of the environment from the checkout's root."""
-
-    def run(*arguments: object, timeout: float = 240) -> Answer:
-        name, *rest = map(str, arguments)
-        done = subprocess.run(
-            [BIN / name, *rest], cwd=PROJECT, capture_output=True, text=True, timeout=timeout, check=False
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
-
-    return run
+def run_command(name: str, *arguments: object, timeout: float = 240) -> Answer:
+    """Run a command of this environment from the checkout's root."""
+    done = subprocess.run(
+        [BIN / name, *map(str, arguments)], cwd=PROJECT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
-def taxi_elt(command: Run) -> Run:
-    """Runs `taxi-elt` with arguments."""
-    return lambda *arguments, **options: command("taxi-elt", *arguments, **options)
+def taxi_elt(prefect_environment: None) -> Run:
+    """Runs `taxi-elt`."""
+    return partial(run_command, "taxi-elt")
+
+
+@pytest.fixture
+def dbt(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `dbt` from the checkout's root on the test's target, with no Prefect server to be found."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    return lambda *arguments: run_command("dbt", *arguments, "--target", settings.target)

@@ -287,7 +287,7 @@ def test_an_installation_is_found_and_its_server_ends_with_the_context(
         server.sql("SELECT 1")
 
 
-def test_a_named_server_comes_first(plain: LocalCrate, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_server_wins(plain: LocalCrate, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure means that the tests run on another server than the one that was named."""
     monkeypatch.setenv("TEST_CRATEDB_URL", plain.server.url)
     monkeypatch.setenv("TEST_CRATEDB_PG_PORT", str(plain.pg_port))
@@ -332,7 +332,7 @@ def test_without_any_setting_there_is_no_server_but_a_reason(
 ) -> None:
     """A failure means that skipped tests do not say why, or run on a server nobody offered."""
     monkeypatch.setenv("CRATEDB_URL", "crate://someone@production.test:4200")
-    monkeypatch.setattr(cratedb_server, "_docker_server", lambda started: (None, "Docker is not there"))
+    monkeypatch.setattr(cratedb_server, "_docker_server", lambda started: (None, "no Docker here"))
     server, line = find_server()
     assert server is None
-    assert line == ("There is no CrateDB: TEST_CRATEDB_URL and CRATEDB_HOME are not set, and Docker is not there.")
+    assert line == "There is no CrateDB: TEST_CRATEDB_URL and CRATEDB_HOME are not set, and no Docker here."

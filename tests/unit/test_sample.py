@@ -137,9 +137,7 @@ def test_facts_equal_an_independent_count(tmp_path: Path, options: dict[str, int
 
 def test_facts_equal_what_pandas_keeps(sample: Sample) -> None:
     """Else the facts do not follow the rule that `trip_data` is defined by."""
-    df = pd.read_csv(
-        io.BytesIO(b"\n".join([sample.header, *sample.sound])), dtype={"store_and_fwd_flag": str}
-    )
+    df = pd.read_csv(io.BytesIO(b"\n".join([sample.header, *sample.sound])), dtype={"store_and_fwd_flag": str})
     df = df[df["passenger_count"] != 0]
     assert len(df) == sample.facts.trips < len(sample.sound)
     for name in SUMS:
@@ -257,15 +255,9 @@ def test_shares_are_those_of_the_published_month(sample: Sample) -> None:
     vendors = Counter(row["VendorID"] for row in sample.known)
     assert vendors["2"] / total == pytest.approx(0.69, abs=0.02)
     assert sample.facts.zero_passengers / total == pytest.approx(0.021, abs=0.003)
-    assert sum(row["trip_distance"] == ".00" for row in sample.known) / total == pytest.approx(
-        0.015, abs=0.003
-    )
-    assert sum(row["store_and_fwd_flag"] == "Y" for row in sample.known) / total == pytest.approx(
-        0.017, abs=0.003
-    )
-    assert sum(row["tolls_amount"] == "6.12" for row in sample.known) / total == pytest.approx(
-        0.043, abs=0.01
-    )
+    assert sum(row["trip_distance"] == ".00" for row in sample.known) / total == pytest.approx(0.015, abs=0.003)
+    assert sum(row["store_and_fwd_flag"] == "Y" for row in sample.known) / total == pytest.approx(0.017, abs=0.003)
+    assert sum(row["tolls_amount"] == "6.12" for row in sample.known) / total == pytest.approx(0.043, abs=0.01)
     assert {row["congestion_surcharge"] for row in sample.known} == {"2.5", "0", "-2.5"}
 
 
@@ -282,9 +274,7 @@ def test_shares_are_those_of_the_published_month(sample: Sample) -> None:
     ],
     ids=str,
 )
-def test_sizes_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path: Path, options: dict[str, int]
-) -> None:
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path, options: dict[str, int]) -> None:
     """Else a wrong size destroys the file that was there."""
     with pytest.raises(ValueError, match="cannot hold"):
         write_sample(tmp_path / "month.csv", "2021-01", **options)

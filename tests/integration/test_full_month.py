@@ -1,0 +1,45 @@
+"""A month of the published size: nothing is lost, and the flow's memory stays bounded. Minutes: `make test-slow`."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prefect_flows.sample import write_sample
+from prefect_flows.settings import Settings
+from tests.conftest import TARGETS
+from tests.integration.conftest import PROJECT
+from tests.integration.test_main_job import assert_same_as_pandas
+
+pytestmark = [TARGETS, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("prefect_environment")]
+
+# As many rows, and as many without a number of passengers, as the published file of 2021-01.
+ROWS, UNKNOWN = 1_369_765, 98_352
+MEMORY_LIMIT = 700 << 20
+
+
+def test_full_size_month_keeps_every_row_in_bounded_memory(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = write_sample(tmp_path / "yellow_tripdata_2021-01.csv.gz", "2021-01", rows=ROWS, unknown=UNKNOWN)
+    # The flow's process tells its own peak: that of its children, the Prefect server among them, is not meant.
+    program = (
+        "import resource, sys; from prefect_flows.flows import yellow_taxi; "
+        f"summary = yellow_taxi({str(sample.path)!r}); "
+        "print(summary.trips, summary.unknown_kept, summary.zero_removed, summary.rows_rejected,"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+
+    trips, unknown, zero, rejected, peak = map(int, done.stdout.split()[-5:])
+    with capsys.disabled():
+        print(f"\n{settings.target}: {ROWS:,} rows in {seconds:.0f} s, peak memory {peak / (1 << 20):,.0f} MB")
+    assert (trips, unknown) == (sample.trips, UNKNOWN)
+    assert trips + zero + rejected == ROWS
+    assert_same_as_pandas(settings, sample.path)
+    assert peak < MEMORY_LIMIT
