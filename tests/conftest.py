@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("cratedb"))
 
 
-@pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings() -> Iterator[None]:
     """No test sees the settings, and so the servers, of the person who runs it."""
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
-    for name in list(os.environ):
-        if name.startswith(_SETTING_PREFIXES) and name != "CRATEDB_HOME":
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Settings.model_config, "env_file", None)
+        for name in list(os.environ):
+            if name.startswith(_SETTING_PREFIXES) and name != "CRATEDB_HOME":
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,23 +54,29 @@ def cratedb(request: pytest.FixtureRequest) -> Iterator[CrateServer]:
 
 
 @pytest.fixture
-def settings(
-    request: pytest.FixtureRequest, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, target: str, tmp_path: Path) -> Iterator[Settings]:
     """Settings of the test's `target`, for a warehouse of its own, in this process's environment."""
-    if target == "duckdb":
-        monkeypatch.setenv("DUCKDB_PATH", str(tmp_path / "warehouse.duckdb"))
+    with own_warehouse(request, target, tmp_path) as settings:
+        yield settings
+
+
+@contextmanager
+def own_warehouse(request: pytest.FixtureRequest, target: str, folder: Path) -> Iterator[Settings]:
+    """A warehouse that nothing else uses, gone afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        if target == "duckdb":
+            patch.setenv("DUCKDB_PATH", str(folder / "warehouse.duckdb"))
+            yield load_settings()
+            return
+        server: CrateServer = request.getfixturevalue("cratedb")
+        schema, raw_schema = (f"{kind}_{uuid.uuid4().hex[:12]}" for kind in ("test", "raw"))
+        for name, value in server.environment(schema, raw_schema).items():
+            patch.setenv(name, value)
         yield load_settings()
-        return
-    server: CrateServer = request.getfixturevalue("cratedb")
-    schema, raw_schema = (f"{kind}_{uuid.uuid4().hex[:12]}" for kind in ("test", "raw"))
-    for name, value in server.environment(schema, raw_schema).items():
-        monkeypatch.setenv(name, value)
-    yield load_settings()
-    server.drop_schemas(schema, raw_schema)
+        server.drop_schemas(schema, raw_schema)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def head() -> Path:
     """The first 22,791 rows of the published file of 2021-01."""
     if not HEAD.exists():

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import prefect.context
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
@@ -98,14 +99,18 @@ def _own_dbt_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def flow_settings(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def flow_settings(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Lets flows run in this process against the test's Prefect server.
 
-    Prefect's own threads do not see temporary settings but only the environment.
+    Temporary settings are a context variable, which the threads of prefect-dbt do not see: they get the global ones.
     """
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_HOME: tmp_path / "prefect"}):
+    home = tmp_path_factory.mktemp("prefect")
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_HOME: home}),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", prefect.context.get_settings_context())
         yield
 
 

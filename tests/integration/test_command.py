@@ -26,8 +26,10 @@ def test_run_prints_the_summary(settings: Settings, taxi_elt: Run, tmp_path: Pat
     assert "Traceback" not in answer.err
 
 
-@TARGETS
-def test_failed_test_ends_with_exit_code_1_and_one_sentence(settings: Settings, taxi_elt: Run, tmp_path: Path) -> None:
+def test_failed_test_ends_with_exit_code_1_and_one_sentence(
+    taxi_elt: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUCKDB_PATH", str(tmp_path / "warehouse.duckdb"))
     path = tmp_path / "yellow_tripdata_2021-02.csv"
     write_sample(path, "2021-02", rows=3_000, broken=0)
     header, first, rest = path.read_text().split("\n", 2)

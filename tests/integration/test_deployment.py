@@ -10,10 +10,12 @@ import pytest
 from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import TARGETS
+from tests.conftest import CRATEDB
 from tests.integration.conftest import BIN, PROJECT, run_command
 
-pytestmark = TARGETS
+pytestmark = pytest.mark.parametrize(
+    "target", ["duckdb", pytest.param("cratedb", marks=[*CRATEDB.marks, pytest.mark.slow])]
+)
 
 
 @pytest.fixture

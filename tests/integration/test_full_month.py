@@ -29,17 +29,18 @@ def test_full_size_month_keeps_every_row_in_bounded_memory(
         "import resource, sys; from prefect_flows.flows import yellow_taxi; "
         f"summary = yellow_taxi({str(sample.path)!r}); "
         "print(summary.trips, summary.unknown_kept, summary.zero_removed, summary.rows_rejected,"
-        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, summary.load_id)"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
 
-    trips, unknown, zero, rejected, peak = map(int, done.stdout.split()[-5:])
+    *figures, load_id = done.stdout.split()[-6:]
+    trips, unknown, zero, rejected, peak = map(int, figures)
     with capsys.disabled():
         print(f"\n{settings.target}: {ROWS:,} rows in {seconds:.0f} s, peak memory {peak / (1 << 20):,.0f} MB")
     assert (trips, unknown) == (sample.trips, UNKNOWN)
     assert trips + zero + rejected == ROWS
-    assert_same_as_pandas(settings, sample.path)
+    assert_same_as_pandas(settings, sample.path, load_id)
     assert peak < MEMORY_LIMIT

@@ -1,5 +1,6 @@
 """The main job on both targets: a month's file becomes trip_data, and every figure agrees with a second count."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -7,14 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_flows.errors import FileRefused, TaxiError, TransformError
+from prefect_flows.errors import FileRefused, SourceError, TransformError
 from prefect_flows.flows import yellow_taxi
-from prefect_flows.sample import SampleFacts, write_sample
+from prefect_flows.report.summary import Summary
+from prefect_flows.sample import HEADER, SampleFacts, write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import TARGETS
+from tests.conftest import CRATEDB, own_warehouse
 
-pytestmark = [TARGETS, pytest.mark.usefixtures("flow_settings")]
+pytestmark = pytest.mark.usefixtures("flow_settings")
+
+
+@pytest.fixture(scope="module", params=["duckdb", CRATEDB])
+def settings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flow_settings: None
+) -> Iterator[Settings]:
+    """A warehouse that the tests of this module share: each looks at a month of its own."""
+    with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")
@@ -22,23 +33,32 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleFacts:
     return write_sample(tmp_path_factory.mktemp("sample") / "yellow_tripdata_2021-02.csv.gz", "2021-02", rows=20_000)
 
 
+@pytest.fixture(scope="module")
+def published(settings: Settings, sample: SampleFacts) -> Summary:
+    """The sample month, published by the flow."""
+    return yellow_taxi(str(sample.path))
+
+
 def one_row(settings: Settings, query: str) -> dict[str, float]:
     with open_warehouse(settings) as warehouse:
         return warehouse.frame(query).iloc[0].to_dict()
 
 
-def assert_same_as_pandas(settings: Settings, source: Path) -> None:
+def assert_same_as_pandas(settings: Settings, source: Path, load_id: str) -> None:
     """Every row and every column of the file, against pandas' own reading and filtering of it."""
+    of_load = {"load_id": load_id}
     with open_warehouse(settings) as warehouse:
-        broken = set(warehouse.frame("select line_no from {raw}.rejected_rows")["line_no"])
-        actual = warehouse.frame("select * from {schema}.trip_data order by source_row")
-    published = pd.read_csv(
+        rejects = warehouse.frame("select line_no from {raw}.rejected_rows where _load_id = :load_id", of_load)
+        actual = warehouse.frame("select * from {schema}.trip_data where load_id = :load_id", of_load)
+    broken = set(rejects["line_no"])
+    actual = actual.sort_values("source_row").reset_index(drop=True)
+    file = pd.read_csv(
         source,
         dtype={"store_and_fwd_flag": "object"},
         skiprows=lambda index: index + 1 in broken,
         encoding_errors="replace",
     )
-    expected = published[published["passenger_count"] != 0].reset_index(drop=True)
+    expected = file[file["passenger_count"] != 0].reset_index(drop=True)
     assert len(actual) == len(expected)
     for column in expected.columns:
         got, want = actual[column.lower()], expected[column]
@@ -54,27 +74,32 @@ def assert_same_as_pandas(settings: Settings, source: Path) -> None:
 def test_head_gives_exactly_what_pandas_keeps(settings: Settings, head: Path) -> None:
     summary = yellow_taxi(str(head))
 
-    assert_same_as_pandas(settings, head)
+    assert_same_as_pandas(settings, head, summary.load_id)
     sums = one_row(
         settings,
         "select count(*) as n, sum(trip_distance) as d, sum(fare_amount) as f, sum(total_amount) as t,"
-        " sum(passenger_count) as p from {schema}.trip_data",
+        " sum(passenger_count) as p from {schema}.trip_data where file_month = '2021-01'",
     )
     assert (sums["n"], sums["p"]) == (22_302, 34_811)
     assert [round(sums[name], 2) for name in "dft"] == [72_825.91, 274_850.90, 393_538.30]
     assert (summary.zero_removed, summary.tests_failed) == (489, 0)
 
 
-def test_summary_artifacts_and_ledger_agree_with_the_file(
-    settings: Settings, sample: SampleFacts, prefect_server: str
+def test_month_with_unknown_passengers_is_exactly_what_pandas_keeps(
+    settings: Settings, published: Summary, sample: SampleFacts
 ) -> None:
-    summary = yellow_taxi(str(sample.path))
-
-    assert_same_as_pandas(settings, sample.path)
-    sums = one_row(settings, "select sum(fare_amount) as f, sum(total_amount) as t from {schema}.trip_data")
+    assert sample.unknown_passengers > 1_000
+    assert_same_as_pandas(settings, sample.path, published.load_id)
+    sums = one_row(
+        settings,
+        "select sum(fare_amount) as f, sum(total_amount) as t from {schema}.trip_data where file_month = '2021-02'",
+    )
     assert (round(sums["f"], 2), round(sums["t"], 2)) == (sample.fare_amount, sample.total_amount)
 
-    assert sample.unknown_passengers > 1_000
+
+def test_summary_artifacts_and_ledger_agree_with_the_file(
+    settings: Settings, published: Summary, sample: SampleFacts, prefect_server: str
+) -> None:
     expected = [
         sample.rows,
         sample.rows - sample.broken,
@@ -84,57 +109,28 @@ def test_summary_artifacts_and_ledger_agree_with_the_file(
         sample.unknown_passengers,
         sample.trips,
     ]
-    assert [rows for _, rows in summary.rows] == expected
+    assert [rows for _, rows in published.rows] == expected
 
     with open_warehouse(settings) as warehouse:
-        (load,) = warehouse.loads()
+        (load,) = warehouse.loads("2021-02")
         assert warehouse.count(load.load_id) == (load.rows_landed, load.rows_rejected)
     assert (load.status, load.rows_read, load.rows_landed, load.rows_rejected) == ("staged", *expected[:3])
 
     figures = newest_artifact(prefect_server, "yellow-taxi-2021-02")
-    assert all(f"| {label} | {rows:,} |" in figures for label, rows in summary.rows)
+    assert all(f"| {label} | {rows:,} |" in figures for label, rows in published.rows)
     tests = newest_artifact(prefect_server, "yellow-taxi-tests-2021-02")
-    assert tests.count('"status": "pass"') == summary.tests_passed > 20
+    assert tests.count('"status": "pass"') == published.tests_passed > 20
+
+
+def test_same_file_again_loads_nothing(settings: Settings, published: Summary, sample: SampleFacts) -> None:
+    again = yellow_taxi(str(sample.path))
+    assert (again.already_landed, again.load_id, again.trips) == (True, published.load_id, sample.trips)
 
 
 def newest_artifact(prefect_server: str, key: str) -> str:
     wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
     (artifact,) = httpx.post(f"{prefect_server}/artifacts/filter", json=wanted, trust_env=False).json()
     return str(artifact["data"])
-
-
-def test_same_file_again_loads_nothing_and_other_bytes_replace_the_month(
-    settings: Settings, sample: SampleFacts, tmp_path: Path
-) -> None:
-    assert not yellow_taxi(str(sample.path)).already_landed
-    again = yellow_taxi(str(sample.path))
-    assert (again.already_landed, again.trips) == (True, sample.trips)
-
-    other = write_sample(tmp_path / "yellow_tripdata_2021-02.csv", "2021-02", rows=5_000, seed=7)
-    yellow_taxi(str(other.path))
-    assert one_row(settings, "select count(*) as n from {schema}.trip_data")["n"] == other.trips
-    with open_warehouse(settings) as warehouse:
-        assert [load.status for load in warehouse.loads()] == ["superseded", "staged"]
-
-    forced = yellow_taxi(str(other.path), force=True)
-    assert (forced.already_landed, forced.trips) == (False, other.trips)
-
-
-def test_failed_gate_names_test_column_and_rows_and_leaves_trip_data(
-    settings: Settings, sample: SampleFacts, tmp_path: Path
-) -> None:
-    yellow_taxi(str(sample.path))
-    poisoned = with_first_row(tmp_path / "yellow_tripdata_2021-03.csv", {"VendorID": "55"})
-
-    with pytest.raises(TransformError) as failure:
-        yellow_taxi(str(poisoned))
-
-    assert str(failure.value) == (
-        "the test stg_yellow_trips_vendorid_in_dictionary on column vendorid of stg_yellow_trips"
-        " failed with 1 failing row."
-    )
-    kept = one_row(settings, "select count(*) as n, count(distinct file_month) as m from {schema}.trip_data")
-    assert (kept["n"], kept["m"]) == (sample.trips, 1)
 
 
 def test_value_that_does_not_cast_is_rejected_with_its_reason(settings: Settings, tmp_path: Path) -> None:
@@ -145,7 +141,9 @@ def test_value_that_does_not_cast_is_rejected_with_its_reason(settings: Settings
     assert summary.values_rejected == 1
     assert summary.trips + summary.zero_removed + 1 == summary.rows_landed == 2_000
     with open_warehouse(settings) as warehouse:
-        rejects = warehouse.frame("select source_row, kind, reason from {schema}.trip_rejects")
+        rejects = warehouse.frame(
+            "select source_row, kind, reason from {schema}.trip_rejects where file_month = '2021-03'"
+        )
     assert rejects.to_dict("records") == [
         {"source_row": 2, "kind": "wrong value", "reason": "passenger_count: abc; fare_amount: NaN"}
     ]
@@ -160,6 +158,36 @@ def with_first_row(path: Path, changes: dict[str, str]) -> Path:
     return path
 
 
+def test_failed_gate_names_test_column_and_rows_and_leaves_trip_data(
+    settings: Settings, published: Summary, tmp_path: Path
+) -> None:
+    everything = "select count(*) as n, count(distinct file_month) as m, sum(source_row) as s from {schema}.trip_data"
+    before = one_row(settings, everything)
+    poisoned = with_first_row(tmp_path / "yellow_tripdata_2021-04.csv", {"VendorID": "55"})
+
+    with pytest.raises(TransformError) as failure:
+        yellow_taxi(str(poisoned))
+
+    assert str(failure.value) == (
+        "the test stg_yellow_trips_vendorid_in_dictionary on column vendorid of stg_yellow_trips"
+        " failed with 1 failing row."
+    )
+    assert one_row(settings, everything) == before
+
+
+def test_other_bytes_replace_the_month(settings: Settings, tmp_path: Path) -> None:
+    """The month that failed is published once its file is corrected."""
+    corrected = write_sample(tmp_path / "yellow_tripdata_2021-04.csv", "2021-04", rows=1_000, broken=0, seed=7)
+
+    summary = yellow_taxi(str(corrected.path))
+
+    assert summary.trips == corrected.trips
+    kept = one_row(settings, "select count(*) as n from {schema}.trip_data where file_month = '2021-04'")
+    assert kept["n"] == corrected.trips
+    with open_warehouse(settings) as warehouse:
+        assert [load.status for load in warehouse.loads("2021-04")] == ["superseded", "staged"]
+
+
 REFUSED = {
     "an HTML page": (b"<!DOCTYPE html><html><body>Not found</body></html>\n", "is an HTML page"),
     "an empty file": (b"", "is empty"),
@@ -171,28 +199,24 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refused_file_leaves_everything_as_it_was(
+def test_refused_file_leaves_no_rows_and_says_why(
     settings: Settings, sample: SampleFacts, tmp_path: Path, what: str
 ) -> None:
     content, reason = REFUSED[what]
     packed = sample.path.read_bytes()
-    header = b"VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,trip_distance,RatecodeID,"
-    header += b"store_and_fwd_flag,PULocationID,DOLocationID,payment_type,fare_amount,extra,mta_tax,tip_amount,"
-    header += b"tolls_amount,improvement_surcharge,total_amount"
-    path = tmp_path / "yellow_tripdata_2021-02.csv"
-    path.write_bytes(packed[: len(packed) // 2] if content is None else content.replace(b"HEADER", header))
-    with open_warehouse(settings) as warehouse:
-        assert warehouse.loads() == []
+    path = tmp_path / "yellow_tripdata_2021-05.csv"
+    path.write_bytes(packed[: len(packed) // 2] if content is None else content.replace(b"HEADER", HEADER.encode()))
 
     with pytest.raises(FileRefused, match=reason):
         yellow_taxi(str(path))
 
     with open_warehouse(settings) as warehouse:
-        assert all(load.status == "failed" and reason in str(load.error) for load in warehouse.loads())
-        assert warehouse.frame("select count(*) as n from {raw}.yellow_trips")["n"].item() == 0
+        loads = warehouse.loads("2021-05")
+        assert all(load.status == "failed" for load in loads)
+        rows = warehouse.frame("select count(*) as n from {raw}.yellow_trips where _file_month = '2021-05'")
+    assert rows["n"].item() == 0
 
 
-def test_error_of_the_flow_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(TaxiError) as failure:
-        yellow_taxi(str(tmp_path / "yellow_tripdata_2021-01.csv"))
-    assert str(failure.value).startswith("There is no file")
+def test_missing_file_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"^There is no file .*: check the path given as --source\.$"):
+        yellow_taxi(str(tmp_path / "yellow_tripdata_2021-06.csv"))

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,8 @@ import httpx
 import pytest
 
 from prefect_flows import fetch as fetching
-from prefect_flows.errors import SourceError, TaxiError, Unavailable
-from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, without_credentials
+from prefect_flows.errors import SourceError, TaxiError, Unavailable, UsageError
+from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, month_for, without_credentials
 from tests.unit.stub_http import Answer, Request, Stub, a_file, serve
 
 BODY = b"".join(f"line {number} of the file\n".encode() for number in range(200))
@@ -165,7 +166,9 @@ def test_a_server_that_is_not_there_is_worth_another_try(closed_port: int, tmp_p
 def test_a_download_that_stalls_is_given_up(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "TIMEOUT", httpx.Timeout(0.2))
     stub.respond = lambda _: Answer(body=BODY, cut=1000, stalls=True)
+    started = time.monotonic()
     assert "ReadTimeout" in refusal(Unavailable, stub.url(), tmp_path)
+    assert time.monotonic() - started < 4
     assert not (tmp_path / NAME).exists()
 
 
@@ -231,6 +234,14 @@ def test_a_full_answer_to_a_request_for_the_rest_starts_over(
     file = fetch(stub.url(), tmp_path)
     assert (file.path.read_bytes(), file.bytes) == (OTHER, len(OTHER))
     assert stub.requests[-1].headers["range"] == "bytes=1024-"
+
+
+def test_a_part_is_not_gone_on_with_by_the_etag_of_an_earlier_part(stub: Stub, tmp_path: Path) -> None:
+    for answer in (a_file(BODY, cut=1300), a_file(OTHER, None, ranges=False, cut=1300)):
+        stub.respond = answer
+        refusal(Unavailable, stub.url(), tmp_path)
+    stub.respond = a_file(BODY)
+    assert fetch(stub.url(), tmp_path).path.read_bytes() == BODY
 
 
 def test_a_range_that_cannot_be_had_starts_over_on_the_call_after(stub: Stub, tmp_path: Path) -> None:
@@ -349,6 +360,32 @@ def test_no_log_line_tells_credentials(stub: Stub, tmp_path: Path, caplog: pytes
 )
 def test_a_source_is_shown_without_what_may_be_secret(source: str, shown: str) -> None:
     assert without_credentials(source) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "month"),
+    [
+        (f"https://example.org/{NAME}?sig=1", None, "2021-01"),
+        (f"/data/{NAME}", "2020-12", "2020-12"),
+        ("/data/trips.csv", " 2020-12", "2020-12"),
+    ],
+)
+def test_the_month_is_the_given_one_or_else_the_names(source: str, given: str | None, month: str) -> None:
+    assert month_for(source, given) == month
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "words"),
+    [
+        (f"https://{LOGIN}@example.org/trips.csv?sig={SECRET}", None, "give it as --month YYYY-MM"),
+        ("/data/yellow_tripdata_2008-12.csv", None, "no yellow-taxi files before 2009-01"),
+        (f"/data/{NAME}", "2021-13", "is not a month"),
+    ],
+)
+def test_a_source_without_a_month_is_refused_before_it_is_fetched(source: str, given: str | None, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        month_for(source, given)
+    assert words in str(error.value) and SECRET not in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["ftp://host/x.csv", "file:///etc/hostname", "s3://bucket/x.csv", "a://b"])

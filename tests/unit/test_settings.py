@@ -221,6 +221,7 @@ def test_a_root_certificate_makes_require_verify() -> None:
         ("TAXI_TARGET", "postgres", "The setting TAXI_TARGET is 'postgres', but should be 'duckdb' or 'cratedb'."),
         ("CRATEDB_HTTP_PORT", "web", "The setting CRATEDB_HTTP_PORT is 'web', but should be a valid integer"),
         ("CRATEDB_HTTP_PORT", "0", "The setting CRATEDB_HTTP_PORT is '0', but should be greater than"),
+        ("CRATEDB_HTTP_PORT", "65536", "The setting CRATEDB_HTTP_PORT is '65536', but should be less than"),
         ("CRATEDB_PG_PORT", "65536", "The setting CRATEDB_PG_PORT is '65536', but should be less than"),
         ("CRATEDB_SSLMODE", "on", "The setting CRATEDB_SSLMODE is 'on', but should be 'disable'"),
         ("CRATEDB_SCHEMA", "Doc", "The setting CRATEDB_SCHEMA is 'Doc', but"),

@@ -14,6 +14,10 @@
 
 {# CrateDB compiles a pattern anew for each row (71 s for a month): NUMERIC, which knows decimal numbers only, is as
    strict and costs nothing. #}
+{% macro cratedb__to_double(column) -%}
+    try_cast(try_cast(trim({{ column }}) as numeric) as double precision)
+{%- endmacro %}
+
 {# As in DuckDB, a whole number is told from a fraction as a double: as NUMERIC, `1e99999999` would keep the server busy
    for minutes, and `1e2147483648` would fail the statement. #}
 {% macro cratedb__to_integer(column) -%}
@@ -22,10 +26,6 @@
         try_cast(trim({{ column }}) as integer),
         case when {{ number }} = floor({{ number }}) then try_cast({{ number }} as integer) end
     )
-{%- endmacro %}
-
-{% macro cratedb__to_double(column) -%}
-    try_cast(try_cast(trim({{ column }}) as numeric) as double precision)
 {%- endmacro %}
 
 {# The usual spelling is told by a plain LIKE, so that the pattern is met by the unusual ones only. #}

@@ -2,6 +2,7 @@
     A failure means that a staged load is not the whole file: lines were lost or doubled between the file and the raw
     tables, or the ledger tells another story than the tables do.
 #}
+{{ config(tags=['gate']) }}
 -- depends_on: {{ ref('stg_yellow_trips') }}
 {# Not a source() of its own: dbt keeps a model back only for tests that read nothing but what the model is built of. #}
 {% set rejected_rows = source('raw', 'loads').incorporate(path={'identifier': 'rejected_rows'}) %}

@@ -1,4 +1,5 @@
 {# A failure means that two versions of a month's file are valid at once: all models would hold its trips twice. #}
+{{ config(tags=['gate']) }}
 -- depends_on: {{ ref('stg_yellow_trips') }}
 
 with

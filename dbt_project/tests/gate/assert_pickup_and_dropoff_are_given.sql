@@ -2,6 +2,7 @@
     A failure means that rows have no pick-up or no drop-off time at all: a file that was cut, shifted or exported
     wrongly. An empty value casts to NULL without being a reject, so nothing else would keep these rows back.
 #}
+{{ config(tags=['gate']) }}
 -- depends_on: {{ ref('stg_yellow_trips') }}
 
 with

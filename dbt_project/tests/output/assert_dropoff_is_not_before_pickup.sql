@@ -1,4 +1,5 @@
 {# A failure means that a trip ends before it begins: the vehicle's clock was set, or the file has the times swapped. #}
+{{ config(severity='warn') }}
 
 with
 
