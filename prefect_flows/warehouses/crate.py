@@ -27,7 +27,6 @@ from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
 IN_FLIGHT = 2
-FIRST_ROWS = 1_000
 TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
 
 
@@ -194,7 +193,7 @@ class CrateWarehouse:
         with self._in_words(), self._engine.connect() as connection:
             return pd.read_sql_query(query, connection, params=dict(parameters or {}))
 
-    def post(self, statement: str, arguments: list[list[Any]]) -> int:
+    def post(self, statement: str, arguments: list[Any]) -> int:
         """Send one statement with its arguments over HTTP; gives back the number of rows that it wrote.
 
         Raises:
@@ -253,20 +252,23 @@ class _CrateWriter:
     """Sends batches, `IN_FLIGHT` at a time, and reads every answer."""
 
     def __init__(self, warehouse: CrateWarehouse, load: Load, trips: sa.Table, rejects: sa.Table) -> None:
-        self._warehouse, self._load = warehouse, load
+        self._warehouse = warehouse
         self._trips, self._rejects = str(trips), str(rejects)
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="insert")
         self._sent: deque[Future[None]] = deque()
         self._has_partition = False
+        # Literals, so that the load's statements can be told in sys.jobs.
+        self._constants = f"'{load.load_id}', '{load.file_month}'"
 
     def rows(self, batch: pa.RecordBatch) -> None:
         if not self._has_partition:
-            # The partition is made by a small insert of its own: CrateDB suspends an insert of over 10,000 rows that
-            # has to make one for as long as the node's last statement took, up to 10 s.
-            self._insert(self._trips, batch.slice(0, FIRST_ROWS))
+            # The partition is made by a single VALUES: CrateDB suspends an `INSERT … SELECT` that has to make one for
+            # as long as the node's last statement took, up to 10 s.
+            self._make_partition(batch.slice(0, 1))
             self._has_partition = True
-            batch = batch.slice(FIRST_ROWS)
-        while len(self._sent) >= IN_FLIGHT:
+            batch = batch.slice(1)
+        # Some more wait in line, so that the server never waits for the reader.
+        while len(self._sent) >= 2 * IN_FLIGHT:
             self._sent.popleft().result()
         self._sent.append(self._pool.submit(self._insert, self._trips, batch))
 
@@ -281,22 +283,40 @@ class _CrateWriter:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
+    def _make_partition(self, row: pa.RecordBatch) -> None:
+        (values,) = row.to_pylist()
+        present = [name for name, value in values.items() if value is not None]
+        self._send(
+            self._trips,
+            present,
+            f"VALUES ({self._constants}, {_marks(present)})",
+            [values[name] for name in present],
+            1,
+        )
+
     def _insert(self, table: str, batch: pa.RecordBatch) -> None:
         if not batch.num_rows:
             return
         # A column that is absent from the file need not travel: what is not named stays NULL.
         present = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
-        statement = (
-            f"INSERT INTO {table} (_load_id, _file_month, {', '.join(present)}) "
-            f"(SELECT '{self._load.load_id}', '{self._load.file_month}', *"
-            f" FROM UNNEST({', '.join('?' * len(present))}))"
+        columns = [batch[name].to_pylist() for name in present]
+        self._send(
+            table, present, f"(SELECT {self._constants}, * FROM UNNEST({_marks(present)}))", columns, batch.num_rows
         )
-        kept = self._warehouse.post(statement, [batch[name].to_pylist() for name in present])
-        if kept != batch.num_rows:
+
+    def _send(self, table: str, names: list[str], rows: str, arguments: list[Any], count: int) -> None:
+        kept = self._warehouse.post(
+            f"INSERT INTO {table} (_load_id, _file_month, {', '.join(names)}) {rows}", arguments
+        )
+        if kept != count:
             raise WarehouseError(
-                f"CrateDB kept {kept:,} of {batch.num_rows:,} rows sent to {table}: check the server's log and "
+                f"CrateDB kept {kept:,} of {count:,} rows sent to {table}: check the server's log and "
                 "the free space on its disk, then run again."
             )
+
+
+def _marks(names: list[str]) -> str:
+    return ", ".join("?" * len(names))
 
 
 def _tls_context(settings: Settings, rootcert: str | None) -> ssl.SSLContext:

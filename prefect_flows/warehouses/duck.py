@@ -14,6 +14,9 @@ from prefect_flows.read_csv import SCHEMA, Reject
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
+# DuckDB takes what the machine has, up to 80 %; this is enough for a month, and the rest stays free.
+MEMORY_LIMIT = "128MB"
+
 _LEDGER = {
     "load_id": "TEXT PRIMARY KEY", "file_month": "TEXT", "source_url": "TEXT", "sha256": "TEXT", "bytes": "BIGINT",
     "header": "TEXT", "unknown_columns": "TEXT", "rows_read": "BIGINT", "rows_landed": "BIGINT",
@@ -37,6 +40,7 @@ class DuckWarehouse:
         with _in_words(str(self._path)):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = duckdb.connect(str(self._path))
+            self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
             self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._raw}")
             for table, columns in _TABLES.items():
                 spelled = ", ".join(f"{name} {kind}" for name, kind in columns.items())
@@ -92,13 +96,12 @@ class DuckWarehouse:
 
     def insert(self, table: str, load: Load, batch: pa.Table | pa.RecordBatch) -> None:
         """Append a batch to a raw table, under the load's id and month."""
-        self._connection.register("batch", pa.table(batch))
+        # DuckDB finds the variable by its name. A registered view would keep each batch until the transaction ends.
+        rows = pa.table(batch)  # noqa: F841
         names = ", ".join(batch.schema.names)
-        self._execute(
-            f"INSERT INTO {self._raw}.{table} (_load_id, _file_month, {names}) SELECT ?, ?, {names} FROM batch",
-            [load.load_id, load.file_month],
-        )
-        self._connection.unregister("batch")
+        insert = f"INSERT INTO {self._raw}.{table} (_load_id, _file_month, {names}) SELECT ?, ?, {names} FROM rows"
+        with _in_words(str(self._path)):
+            self._connection.execute(insert, [load.load_id, load.file_month])
 
     def _delete(self, load_id: str) -> None:
         for table in ("yellow_trips", "rejected_rows"):

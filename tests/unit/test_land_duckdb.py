@@ -226,6 +226,7 @@ def test_a_staged_load_that_has_lost_rows_is_landed_anew(
         (0, {"empty 1": "superseded", "empty 2": "superseded", "c": "staged"}),
         (1, {"empty 1": "superseded", "b": "superseded", "c": "staged"}),
         (2, {"a": "superseded", "b": "superseded", "c": "staged"}),
+        (3, {"a": "superseded", "b": "superseded", "c": "staged"}),
         (9, {"a": "superseded", "b": "superseded", "c": "staged"}),
     ],
 )
@@ -278,13 +279,14 @@ def test_the_load_that_was_staged_last_is_the_one_kept(
 
 
 def test_months_do_not_touch_each_other(warehouse: DuckWarehouse, file: Callable[..., SourceFile]) -> None:
-    january, february = put(warehouse, file(A)), put(warehouse, file(A), "2021-02", keep_loads=0)
-    assert january.load.load_id != february.load.load_id
-    put(warehouse, file(B), "2021-02", keep_loads=0)
-    assert staged(warehouse) == january.load
-    assert warehouse.count(january.load.load_id) == (4, 0)
-    assert [load.file_month for load in warehouse.loads()] == [MONTH, "2021-02", "2021-02"]
-    assert len(warehouse.loads("2021-02")) == 2
+    january = [put(warehouse, file(lines)).load for lines in (A, B)]
+    february = [put(warehouse, file(lines), "2021-02", keep_loads=0).load for lines in (A, B)]
+    assert len({load.load_id for load in january + february}) == 4
+    assert staged(warehouse) == january[1]
+    assert staged(warehouse, "2021-02") == february[1]
+    assert [warehouse.count(load.load_id) for load in january + february] == [(4, 0), (5, 0), (0, 0), (5, 0)]
+    assert [load.file_month for load in warehouse.loads()] == [MONTH, MONTH, "2021-02", "2021-02"]
+    assert warehouse.loads("2021-02") == [february[0].with_(status="superseded"), february[1]]
 
 
 # --- loads that break

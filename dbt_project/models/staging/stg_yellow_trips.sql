@@ -21,6 +21,11 @@ source as (
 
 typed as (
     select
+        -- the texts as published, to tell a value that does not cast from one that is not there
+        {%- for column in cast_columns %}
+            {{ column }} as {{ column }}_text,
+        {%- endfor %}
+
         -- where the row comes from
         _file_month as file_month,
         _load_id as load_id,
@@ -54,12 +59,7 @@ typed as (
         {{ to_double('total_amount') }} as total_amount,
         {{ to_double('congestion_surcharge') }} as congestion_surcharge,
         {{ to_double('airport_fee') }} as airport_fee,
-        {{ to_double('cbd_congestion_fee') }} as cbd_congestion_fee,
-
-        -- the texts as published
-        {% for column in cast_columns -%}
-        {{ column }} as {{ column }}_text{{ "," if not loop.last }}
-        {% endfor %}
+        {{ to_double('cbd_congestion_fee') }} as cbd_congestion_fee
     from source
 )
 
