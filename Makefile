@@ -11,7 +11,7 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 	$(BIN)/taxi-elt run --source $(SAMPLE)
 
 test: .venv/.installed ## The whole test suite; what needs a CrateDB is skipped, loudly, where there is none
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-cratedb: .venv/.installed ## What needs a CrateDB; fails where there is none
 	$(BIN)/pytest -m "cratedb and not slow" --require-cratedb

@@ -6,7 +6,9 @@ announced. What can go wrong is said apart: `Unavailable` (worth another try) an
 """
 
 import hashlib
+import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,11 @@ TIMEOUT = httpx.Timeout(connect=10, read=30, write=30, pool=10)
 MAX_REDIRECTS = 5
 # Statuses that say "not now" (RFC 9110, RFC 6585); every other error status says "no".
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
+
+# It logs every request with its whole URL, credentials included.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 OnBytes = Callable[[int, int | None], None]
 
@@ -45,9 +52,12 @@ def without_credentials(source: str) -> str:
     """A source as it may be shown: a URL's user, password and query left out."""
     if not is_url(source):
         return source
-    parts = urlsplit(source)
-    host = parts.hostname or ""
-    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+    try:
+        parts = urlsplit(source)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+        return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+    except ValueError:
+        return "the URL"
 
 
 def month_for(source: str, month: str | None) -> str:
@@ -77,30 +87,38 @@ def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None) -> SourceF
         Unavailable: the server did not answer, is busy, or sent less than it announced.
     """
     if not is_url(source):
-        return _local(Path(source).expanduser())
-    if urlsplit(source).scheme not in ("http", "https"):
-        raise SourceError(
-            f"{without_credentials(source)} cannot be fetched: give an http or https URL, or the path of a file."
-        )
+        return _local(source)
+    shown = without_credentials(source)
+    try:
+        url, _ = httpx.URL(source), urlsplit(source).port
+    except (httpx.InvalidURL, ValueError):
+        raise SourceError(f"{shown} given as --source is not valid: check the address.") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise SourceError(f"{shown} cannot be fetched: give an http or https URL, or the path of a file.")
     return _download(source, folder, on_bytes)
 
 
-def _local(path: Path) -> SourceFile:
-    if not path.exists():
-        raise SourceError(f"There is no file {path}: check the path given as --source.")
-    if not path.is_file():
-        raise SourceError(f"{path} is not a regular file: give the path of one month's CSV file as --source.")
+def _local(source: str) -> SourceFile:
     try:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise SourceError(f"There is no file {path}: check the path given as --source.")
+        if not path.is_file():
+            raise SourceError(f"{path} is not a regular file: give the path of one month's CSV file as --source.")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return SourceFile(path, str(path.resolve()), digest, path.stat().st_size)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
-    return SourceFile(path, str(path.resolve()), digest, path.stat().st_size)
+        raise SourceError(f"{source} cannot be read ({error.strerror}): check its permissions.") from None
+    except RuntimeError as error:  # no such user in ~user
+        raise SourceError(f"{source} cannot be read ({error}): check the path given as --source.") from None
 
 
 def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
     shown = without_credentials(url)
-    name = Path(urlsplit(url).path).name or "download"
+    name = Path(urlsplit(url).path).name
+    if not _FILE_NAME.fullmatch(name):
+        name = "download"
     target, part, tag = folder / name, folder / f"{name}.part", folder / f"{name}.etag"
     have = part.stat().st_size if part.exists() and tag.exists() else 0
     # `identity`: the file's own gzip is its content, and a length can only be checked when nothing is encoded on top.
@@ -117,6 +135,9 @@ def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
             _check(response, shown)
             if response.status_code != httpx.codes.PARTIAL_CONTENT:
                 have = 0
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                part.unlink(missing_ok=True)
+                raise Unavailable(f"The server of {shown} sent another part than it was asked for: run again.")
             length = response.headers.get("Content-Length")
             total = have + int(length) if length else None
             tag.unlink(missing_ok=True)
@@ -128,7 +149,7 @@ def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
     except httpx.UnsupportedProtocol:
         raise SourceError(f"{shown} redirects to something that is not http or https: check the URL.") from None
     except httpx.InvalidURL:
-        raise SourceError(f"{shown} is not a valid URL: check the address given as --source.") from None
+        raise SourceError(f"{shown} redirects to something that is not a URL: check the URL.") from None
     except httpx.HTTPError as error:
         raise Unavailable(
             f"The download of {shown} broke off ({type(error).__name__}): check the network and run again."

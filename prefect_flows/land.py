@@ -6,6 +6,7 @@ before stays the staged one until the new one is whole; a load that broke off is
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from prefect_flows.errors import FileRefused, TaxiError, WarehouseError
 from prefect_flows.fetch import SourceFile
@@ -54,44 +55,61 @@ def land(
             before stays.
         WarehouseError, Unavailable: the warehouse did not keep what it was sent.
     """
-    known = {load.load_id: load for load in warehouse.loads(month)}
-    load = known.get(load_id_of(month, file.sha256))
-    if load and not force and load.status in ("staged", "superseded") and _is_whole(warehouse, load):
-        if load.status == "superseded":
-            warehouse.stage(load)
-        return Landed(load.with_(status="staged"), was_there=True)
-    load = _load_file(warehouse, file, month, max_reject_share=max_reject_share, on_rows=on_rows)
+    loads = warehouse.loads(month)
+    if not force:
+        for load in reversed(loads):
+            if load.sha256 == file.sha256 and load.status in ("staged", "superseded") and _is_whole(warehouse, load):
+                if load.status == "superseded":
+                    warehouse.stage(load.with_(finished_at=now()))
+                return Landed(load.with_(status="staged"), was_there=True)
+    load = _load_file(
+        warehouse, file, month, _free_id(loads, month, file), max_reject_share=max_reject_share, on_rows=on_rows
+    )
     warehouse.stage(load)
     _forget_old(warehouse, month, keep_loads)
     return Landed(load.with_(status="staged"), was_there=False)
 
 
+def _free_id(loads: list[Load], month: str, file: SourceFile) -> str:
+    """The load's id; with `-2` behind it where the same bytes are staged, which stay until the new ones are whole."""
+    load_id = load_id_of(month, file.sha256)
+    is_staged = any(load.load_id == load_id and load.status == "staged" for load in loads)
+    return f"{load_id}-2" if is_staged else load_id
+
+
 def _load_file(
-    warehouse: Warehouse, file: SourceFile, month: str, *, max_reject_share: float, on_rows: OnRows | None
+    warehouse: Warehouse,
+    file: SourceFile,
+    month: str,
+    load_id: str,
+    *,
+    max_reject_share: float,
+    on_rows: OnRows | None,
 ) -> Load:
-    with CsvReader(file.path) as reader:
-        load = Load(
-            load_id=load_id_of(month, file.sha256),
-            file_month=month,
-            source_url=file.source_url,
-            sha256=file.sha256,
-            bytes=file.bytes,
-            header=reader.header,
-            unknown_columns=",".join(reader.binding.unknown),
-            rows_read=0,
-            rows_landed=0,
-            rows_rejected=0,
-            started_at=now(),
-            finished_at=None,
-            status="loading",
-        )
-        warehouse.save(load)
-        try:
+    load = Load(
+        load_id=load_id,
+        file_month=month,
+        source_url=file.source_url,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        header="",
+        unknown_columns="",
+        rows_read=0,
+        rows_landed=0,
+        rows_rejected=0,
+        started_at=now(),
+        finished_at=None,
+        status="loading",
+    )
+    try:
+        with CsvReader(file.path) as reader:
+            load = load.with_(header=reader.header, unknown_columns=",".join(reader.binding.unknown))
+            warehouse.save(load)
             load = _copy(warehouse, reader, load, on_rows)
-            _check(warehouse, load, file.path.name, max_reject_share)
-        except TaxiError as error:
-            warehouse.save(load.with_(status="failed", finished_at=now(), error=str(error)))
-            raise
+        _check(warehouse, load, file.path.name, max_reject_share)
+    except TaxiError as error:
+        warehouse.save(load.with_(status="failed", finished_at=now(), error=str(error)))
+        raise
     return load.with_(finished_at=now())
 
 
@@ -134,7 +152,11 @@ def _is_whole(warehouse: Warehouse, load: Load) -> bool:
 
 def _forget_old(warehouse: Warehouse, month: str, keep_loads: int) -> None:
     loads = warehouse.loads(month)
-    superseded = [load for load in loads if load.status == "superseded"]
+    superseded = sorted((load for load in loads if load.status == "superseded"), key=_staged_at)
     failed = [load for load in loads if load.status == "failed"]
     for load in failed + superseded[: max(len(superseded) - keep_loads, 0)]:
         warehouse.discard(load.load_id)
+
+
+def _staged_at(load: Load) -> datetime:
+    return load.finished_at or load.started_at

@@ -24,15 +24,18 @@ from typing import IO, Self, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from prefect_flows.errors import FileRefused
-from prefect_flows.tlc import COLUMN_NAMES, Binding, bind
+from prefect_flows.tlc import COLUMN_NAMES, Binding, bind, knows_any
 
 BLOCK_BYTES = 2 << 20
 # CrateDB stores no TEXT longer than this in a column with a column store (Lucene's limit of a term).
 MAX_CELL_BYTES = 32_766
 MAX_LINE_BYTES = BLOCK_BYTES
+# Published months have up to two fields more than names; a line with very many is not read column by column.
+MAX_SURPLUS_FIELDS = 8
 # About four times the largest published month (2009 to 2014, up to 2.8 GB as CSV): more is a decompression bomb.
 MAX_FILE_BYTES = 12 << 30
 
@@ -44,7 +47,7 @@ SCHEMA = pa.schema(
 _QUOTED_FIELD = r'(?:"(?:[^"]|"")*"|[^",]*)'
 _QUOTED_LINE = re.compile(rf"{_QUOTED_FIELD}(?:,{_QUOTED_FIELD})*")
 
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_BOM, _GZIP, _PARQUET = b"\xef\xbb\xbf", b"\x1f\x8b", b"PAR1"
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a ZIP archive",
     b"BZh": "compressed with bzip2",
@@ -131,9 +134,9 @@ class CsvReader:
             rest = block[end:]
             if end:
                 yield block[:end]
-            elif len(rest) > MAX_LINE_BYTES:
-                # Not a line of trips; what is kept of it is enough to reject it by.
-                rest = self._skip_line(rest[: MAX_LINE_BYTES + 1])
+            elif len(rest) > MAX_LINE_BYTES + 1:
+                # Not a line of trips; what is kept of it is too long to be one, even without a CR at its end.
+                rest = self._skip_line(rest[: MAX_LINE_BYTES + 2])
         if rest:
             yield rest
 
@@ -168,7 +171,8 @@ class CsvReader:
         if self._width is None:
             # Some months have more fields than names (2016-07 to 2016-12); the first row tells how many.
             first = next((row for row in block.split(b"\n") if row.strip()), b"")
-            self._width = max(self.binding.width, first.count(b",") + 1)
+            named = self.binding.width
+            self._width = max(named, min(first.count(b",") + 1, named + MAX_SURPLUS_FIELDS))
         plain = block.replace(b"\r\n", b"\n")
         if _ordinary(plain) and (table := self._parse_block(plain)) is not None:
             return Chunk(
@@ -211,7 +215,7 @@ class CsvReader:
             lines.pop()
         for number, ended in enumerate(lines, line):
             raw = ended.removesuffix(b"\r")
-            if not raw.strip():
+            if len(raw) <= MAX_LINE_BYTES and not raw.strip():
                 blank += 1
                 continue
             try:
@@ -253,13 +257,17 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _header(name: str, line: bytes) -> tuple[str, Binding]:
-    line = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r")
+    line = line.removeprefix(_BOM).rstrip(b"\r")
     if not line.strip():
         raise FileRefused(f"{name} has no header line: it is not a month of yellow-taxi trips.")
     if b"\0" in line:
         raise FileRefused(f"{name} is UTF-16 or binary: give it as UTF-8 CSV, plain or gzip.")
     if b"\r" in line:
         raise FileRefused(f"The lines of {name} end in a lone carriage return: convert them to LF or CR LF.")
+    start = line.lstrip()[:1]
+    if start in (b"<", b"{", b"["):
+        what = "an HTML page" if start == b"<" else "JSON"
+        raise FileRefused(f"{name} is {what}, not a month of yellow-taxi trips: check the address it came from.")
     try:
         text = line.decode()
         names = next(csv.reader([text], strict=True))
@@ -268,6 +276,8 @@ def _header(name: str, line: bytes) -> tuple[str, Binding]:
     try:
         binding = bind(names)
     except ValueError as error:
+        if not knows_any(names):
+            raise FileRefused(_no_column_known(name, text)) from None
         raise FileRefused(f"The header of {name} is not clear, {error}: correct the file.") from None
     if binding.missing:
         raise FileRefused(_wrong_header(name, text, names, binding))
@@ -275,39 +285,36 @@ def _header(name: str, line: bytes) -> tuple[str, Binding]:
 
 
 def _wrong_header(name: str, text: str, names: list[str], binding: Binding) -> str:
-    start = text.lstrip()[:1]
-    if start in "<{[":
-        what = "an HTML page" if start == "<" else "JSON"
-        return f"{name} is {what}, not a month of yellow-taxi trips: check the address it came from."
     for separator, what in {";": "semicolons", "\t": "tabs"}.items():
         with suppress(ValueError):
             if not bind(text.split(separator)).missing:
                 return f"The fields of {name} are separated by {what}: convert it to commas."
     if not binding.columns:
-        return (
-            f"{name} has none of the columns of yellow-taxi trips; its first line is {text[:80]!r}: "
-            "give a file that starts with the TLC's header."
-        )
+        return _no_column_known(name, text)
     return (
         f"{name} lacks the required columns {', '.join(binding.missing)}; "
         f"it has {', '.join(n.strip() for n in names)}: give the file as the TLC publishes it."
     )
 
 
+def _no_column_known(name: str, text: str) -> str:
+    return (
+        f"{name} has none of the columns of yellow-taxi trips; its first line is {text[:80]!r}: "
+        "give a file that starts with the TLC's header."
+    )
+
+
 def _ordinary(block: bytes) -> bool:
     """Whether Arrow's reader and `_parse_lines` cannot differ on a block, its CR LF already made LF."""
-    if b'"' in block or b"\r" in block or b"\0" in block or b"\n\n" in block or block[:1] == b"\n":
+    if b'"' in block or b"\r" in block or b"\0" in block or b"\n\n" in block or block.startswith((b"\n", _BOM)):
         return False
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 0x0A)
-    starts = np.concatenate(([0], ends + 1))
-    return bool(np.diff(starts, append=len(block)).max() <= MAX_CELL_BYTES) and not _has_blank_line(block, starts)
-
-
-def _has_blank_line(block: bytes, starts: np.ndarray) -> bool:
-    """Whether a line holds white space only; a line that starts with none cannot."""
-    inside = starts[starts < len(block)]
-    first = np.frombuffer(block, np.uint8)[inside]
-    return bool(np.isin(first, np.frombuffer(b" \t\x0b\x0c", np.uint8)).any())
+    if not block.isascii():
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            return False
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    return bool(np.diff(ends, prepend=-1, append=len(block)).max() <= MAX_CELL_BYTES)
 
 
 def _fields(raw: bytes, width: int) -> list[str]:
@@ -339,7 +346,10 @@ def _quoted_fields(text: str) -> list[str]:
     # The csv module takes a quote inside an unquoted field as text; here it is a sign of damage.
     if not _QUOTED_LINE.fullmatch(text):
         raise ValueError("it holds a quote that is stray or never closed")
-    return next(csv.reader([text], strict=True))
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error:  # the csv module's own limit of a field, far above ours
+        raise ValueError(f"a field is longer than {MAX_CELL_BYTES:,} bytes") from None
 
 
 def _readable(raw: bytes) -> str:
@@ -348,7 +358,7 @@ def _readable(raw: bytes) -> str:
 
 
 def _longest(column: pa.ChunkedArray) -> int:
-    return int(pa.compute.max(pa.compute.binary_length(column)).as_py() or 0)
+    return int(pc.max(pc.binary_length(column)).as_py() or 0)
 
 
 def _as_json(extra: dict[str, pa.Array]) -> pa.Array:

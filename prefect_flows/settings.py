@@ -5,11 +5,12 @@ reads, so that a dbt run started by a flow sees exactly what the flow saw.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,13 @@ def _from_root(path: Path) -> Path:
 RootedPath = Annotated[Path, AfterValidator(_from_root)]
 # CrateDB folds unquoted names and the dbt adapter does not quote all of its own: lower case only.
 SchemaName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+
+
+# The password is what stands before the last @, so that one with # / ? or @ in it is understood and not shown.
+_URL = re.compile(
+    r"(?i:crate|cratedb)://(?:(?P<user>[^:/@]*)(?::(?P<password>.*))?@)?"
+    r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:/?#@\[\]]+)(?::(?P<port>\d{1,5}))?/?(?:\?(?P<query>.*))?"
+)
 
 
 class Settings(BaseSettings):
@@ -59,17 +67,17 @@ class Settings(BaseSettings):
         """`CRATEDB_URL`, where it is set, decides over the single settings that it contains."""
         if self.cratedb_url is None:
             return self
-        url = urlsplit(self.cratedb_url.get_secret_value())
-        if url.scheme not in ("crate", "cratedb") or not url.hostname:
+        url = _URL.fullmatch(self.cratedb_url.get_secret_value())
+        if not url or not 0 < int(url["port"] or 4200) < 1 << 16:
             raise ValueError("CRATEDB_URL must look like crate://user:password@host:4200?ssl=true")
-        self.cratedb_host = url.hostname
-        if url.port:
-            self.cratedb_http_port = url.port
-        if url.username:
-            self.cratedb_user = unquote(url.username)
-        if url.password:
-            self.cratedb_password = SecretStr(unquote(url.password))
-        if parse_qs(url.query).get("ssl", [""])[0].lower() in ("true", "1") and not self.https:
+        self.cratedb_host = url["host"].strip("[]")
+        if url["port"]:
+            self.cratedb_http_port = int(url["port"])
+        if url["user"]:
+            self.cratedb_user = unquote(url["user"])
+        if url["password"]:
+            self.cratedb_password = SecretStr(unquote(url["password"]))
+        if re.search(r"(?i)(^|&)ssl=(true|1)(&|$)", url["query"] or "") and not self.https:
             self.cratedb_sslmode = "require"
         return self
 
@@ -91,23 +99,22 @@ class Settings(BaseSettings):
         return self.cratedb_sslmode.startswith("verify-") or self.cratedb_sslrootcert is not None
 
     def environment(self) -> dict[str, str]:
-        """The settings as the environment variables that `profiles.yml` and `dbt_project.yml` read."""
-        rootcert = str(self.cratedb_sslrootcert or "")
-        if self.cratedb_sslmode == "verify-full":
-            rootcert = rootcert or "system"
+        """The settings as the environment variables that `profiles.yml` and the dbt project read."""
         return {
             "TAXI_TARGET": self.target,
             "CRATEDB_URL": "",
             "CRATEDB_HOST": self.cratedb_host,
+            "CRATEDB_HTTP_PORT": str(self.cratedb_http_port),
             "CRATEDB_PG_PORT": str(self.cratedb_pg_port),
             "CRATEDB_USER": self.cratedb_user,
             "CRATEDB_PASSWORD": self.cratedb_password.get_secret_value(),
             "CRATEDB_SSLMODE": self.cratedb_sslmode,
-            "CRATEDB_SSLROOTCERT": rootcert,
+            "CRATEDB_SSLROOTCERT": str(self.cratedb_sslrootcert or ""),
             "CRATEDB_SCHEMA": self.cratedb_schema,
             "CRATEDB_REPLICAS": self.cratedb_replicas,
             "TAXI_RAW_SCHEMA": self.raw_schema,
             "DUCKDB_PATH": str(self.duckdb_path),
+            "TAXI_MAX_REJECT_SHARE": str(self.max_reject_share),
         }
 
 

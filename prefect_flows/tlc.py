@@ -103,6 +103,11 @@ def bind(names: Iterable[str]) -> Binding:
     return Binding(columns, unknown, width, missing)
 
 
+def knows_any(names: Iterable[str]) -> bool:
+    """Whether any of a header's names is one of the catalogue's."""
+    return any(name.strip().lower() in _BY_NAME for name in names)
+
+
 def parse_month(text: str) -> str:
     """Check a month and give it back as `YYYY-MM`.
 

@@ -94,8 +94,8 @@ class CrateWarehouse:
             self._metadata.tables[f"{settings.raw_schema}.{name}"]
             for name in ("yellow_trips", "rejected_rows", "loads")
         )
-        scheme = "https" if settings.https else "http"
-        self._url = f"{scheme}://{settings.cratedb_host}:{settings.cratedb_http_port}"
+        host = f"[{settings.cratedb_host}]" if ":" in settings.cratedb_host else settings.cratedb_host
+        self._url = f"{'https' if settings.https else 'http'}://{host}:{settings.cratedb_http_port}"
 
     def __enter__(self) -> Self:
         settings, password = self._settings, self._settings.cratedb_password.get_secret_value()

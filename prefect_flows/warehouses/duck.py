@@ -91,7 +91,7 @@ class DuckWarehouse:
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         # DuckDB spells a named parameter $name.
-        query = re.sub(r":(\w+)", r"$\1", sql.format(raw=self._raw, schema="main"))
+        query = re.sub(r"(?<![:\w']):([a-z]\w*)", r"$\1", sql.format(raw=self._raw, schema="main"))
         return self._execute(query, parameters).df()
 
     def insert(self, table: str, load: Load, batch: pa.Table | pa.RecordBatch) -> None:
@@ -148,9 +148,13 @@ def _in_words(path: str) -> Iterator[None]:
             raise WarehouseError(
                 f"{path} is in use by process {holder[2]} ({holder[1]}): close it there and run again."
             ) from None
-        raise WarehouseError(f"DuckDB cannot use {path}: {_first_line(error)}") from None
+        raise WarehouseError(
+            f"DuckDB cannot use {path} ({_first_line(error)}): check DUCKDB_PATH and the free space on its disk."
+        ) from None
     except duckdb.Error as error:
-        raise WarehouseError(f"DuckDB refused a statement on {path}: {_first_line(error)}") from None
+        raise WarehouseError(
+            f"DuckDB refused a statement on {path} ({_first_line(error)}): check that the file is this project's."
+        ) from None
 
 
 def _first_line(error: duckdb.Error) -> str:
