@@ -8,8 +8,9 @@ and staged the load.
 
 import re
 import ssl
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
@@ -27,6 +28,7 @@ from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
 IN_FLIGHT = 2
+SECONDS_TO_END = 30
 TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
 
 
@@ -178,14 +180,13 @@ class CrateWarehouse:
 
     def discard(self, load_id: str) -> None:
         with self._in_words(), self._engine.connect() as connection:
-            # A statement outlives the client that sent it: a dead load's inserts must not write behind the clean-up.
-            orphans = sa.text("SELECT id FROM sys.jobs WHERE stmt LIKE :insert")
-            for (job,) in connection.execute(orphans, {"insert": f"INSERT INTO {self._trips} %'{load_id}'%"}).all():
-                connection.execute(sa.text("KILL :job"), {"job": job})
+            self._end_statements(connection, load_id)
             # Deleting a whole partition drops it, and with it the rows that were never refreshed.
             connection.execute(self._trips.delete().where(self._trips.c._load_id == load_id))
+            # Rejected lines share a table: a DELETE finds what is refreshed, and shows once it is refreshed itself.
             self._refresh(connection, self._rejects)
             connection.execute(self._rejects.delete().where(self._rejects.c._load_id == load_id))
+            self._refresh(connection, self._rejects)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         settings = self._settings
@@ -213,6 +214,19 @@ class CrateWarehouse:
             return int(answer["rowcount"])
         raise _refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
 
+    def _end_statements(self, connection: sa.Connection, load_id: str) -> None:
+        """End the inserts of a load whose client is gone: they run on without it, and would write behind a clean-up."""
+        running = sa.text("SELECT id FROM sys.jobs WHERE stmt LIKE :insert")
+        for _ in range(SECONDS_TO_END):
+            found = connection.execute(running, {"insert": f"INSERT INTO {self._trips} %'{load_id}'%"})
+            jobs: Sequence[str] = found.scalars().all()
+            if not jobs:
+                return
+            for job in jobs:
+                connection.execute(sa.text("KILL :job"), {"job": job})
+            time.sleep(1)
+        raise Unavailable(f"CrateDB still runs the inserts of an earlier try of load {load_id}: run again in a minute.")
+
     def _widen(self, table: sa.Table) -> None:
         """Add the columns that the catalogue has got since the table was made."""
         there = {column["name"] for column in sa.inspect(self._engine).get_columns(table.name, schema=table.schema)}
@@ -232,8 +246,9 @@ class CrateWarehouse:
             yield
         except TaxiError:
             raise
-        except (sa.exc.DBAPIError, CrateUnreachable) as error:
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        except (sa.exc.DBAPIError, pd.errors.DatabaseError, CrateUnreachable) as error:
+            refused = error.__cause__ if isinstance(error, pd.errors.DatabaseError) else error
+            cause = refused.orig if isinstance(refused, sa.exc.DBAPIError) else refused
             message = str(getattr(cause, "message", cause)).splitlines()[0]
             if isinstance(cause, CrateUnreachable):
                 if "CERTIFICATE_VERIFY_FAILED" in message:

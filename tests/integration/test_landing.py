@@ -1,0 +1,141 @@
+"""Landing on both targets, without the flow: what is staged, superseded, cleaned up and counted."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from prefect_flows.errors import WarehouseError
+from prefect_flows.fetch import SourceFile, fetch
+from prefect_flows.land import Landed, land
+from prefect_flows.read_csv import CsvReader
+from prefect_flows.sample import write_sample
+from prefect_flows.settings import Settings
+from prefect_flows.warehouses import Warehouse, crate, duck, open_warehouse
+from tests.conftest import CRATEDB, TARGETS
+from tests.cratedb_server import CrateServer
+
+CRATEDB_ONLY = pytest.mark.parametrize("target", [CRATEDB])
+MONTH = "2021-02"
+
+
+def file(folder: Path, seed: int) -> SourceFile:
+    path = folder / str(seed) / f"yellow_tripdata_{MONTH}.csv"
+    write_sample(path, MONTH, rows=1_500, broken=3, seed=seed)
+    return fetch(str(path), folder)
+
+
+def put(warehouse: Warehouse, source: SourceFile, *, force: bool = False) -> Landed:
+    return land(warehouse, source, MONTH, max_reject_share=0.01, keep_loads=1, force=force)
+
+
+def rows(warehouse: Warehouse, table: str) -> int:
+    return int(warehouse.frame(f"select count(*) as n from {{raw}}.{table}")["n"].item())
+
+
+@TARGETS
+def test_loads_supersede_each_other_and_come_back(settings: Settings, tmp_path: Path) -> None:
+    first, second, third = (file(tmp_path, seed) for seed in (1, 2, 3))
+    with open_warehouse(settings) as warehouse:
+        for source, was_there in ((first, False), (second, False), (first, True), (third, False)):
+            landed = put(warehouse, source)
+            assert landed.was_there == was_there
+            assert warehouse.count(landed.load.load_id) == (1_497, 3)
+        status = {load.sha256: load.status for load in warehouse.loads(MONTH)}
+        assert status == {first.sha256: "superseded", second.sha256: "superseded", third.sha256: "staged"}
+        # One superseded load keeps its rows: the one that was staged last.
+        assert (rows(warehouse, "yellow_trips"), rows(warehouse, "rejected_rows")) == (2 * 1_497, 2 * 3)
+        assert put(warehouse, first).was_there
+
+
+@TARGETS
+def test_forced_load_replaces_the_staged_one(settings: Settings, tmp_path: Path) -> None:
+    source = file(tmp_path, 1)
+    with open_warehouse(settings) as warehouse:
+        first, again = put(warehouse, source), put(warehouse, source, force=True)
+        assert not again.was_there
+        assert {load.load_id: load.status for load in warehouse.loads()} == {
+            first.load.load_id: "superseded",
+            again.load.load_id: "staged",
+        }
+
+
+@TARGETS
+def test_rows_of_a_load_that_broke_off_are_removed(settings: Settings, tmp_path: Path) -> None:
+    source = file(tmp_path, 1)
+    with open_warehouse(settings) as warehouse:
+        load = put(warehouse, source).load.with_(status="loading")
+        warehouse.discard(load.load_id)
+        warehouse.save(load)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            warehouse.write(load) as writer,
+            CsvReader(source.path) as reader,
+        ):
+            # Neither refreshed nor committed: what a killed process leaves behind.
+            writer.rows(next(iter(reader)).batch)
+            raise KeyboardInterrupt
+        assert not put(warehouse, source).was_there
+        assert warehouse.count(load.load_id) == (1_497, 3)
+
+
+@TARGETS
+def test_raw_tables_get_the_columns_that_the_catalogue_has_got(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_with(settings, file(tmp_path, 1))
+    for module, name in ((crate, "raw_tables"), (duck, "_TABLES")):
+        monkeypatch.setattr(module, name, widened(getattr(module, name)))
+    with open_warehouse(settings) as warehouse:
+        assert warehouse.frame("select count(fee_of_2031) as n from {raw}.yellow_trips")["n"].item() == 0
+        assert rows(warehouse, "yellow_trips") == 1_497
+
+
+def put_with(settings: Settings, source: SourceFile) -> None:
+    with open_warehouse(settings) as warehouse:
+        put(warehouse, source)
+
+
+def widened(tables: Any) -> Any:
+    """The raw tables of either warehouse with one more column in `yellow_trips`."""
+    if isinstance(tables, dict):
+        return tables | {"yellow_trips": tables["yellow_trips"] | {"fee_of_2031": "TEXT"}}
+
+    def with_fee(schema: str) -> sa.MetaData:
+        metadata = tables(schema)
+        metadata.tables[f"{schema}.yellow_trips"].append_column(sa.Column("fee_of_2031", sa.String, crate_index=False))
+        return metadata
+
+    return with_fee
+
+
+@CRATEDB_ONLY
+def test_insert_of_a_dead_load_is_ended_before_the_clean_up(
+    target: str, settings: Settings, cratedb: CrateServer
+) -> None:
+    trips, load_id = f"{settings.raw_schema}.yellow_trips", "2021-02-0123456789ab"
+    with open_warehouse(settings) as warehouse, ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(
+            cratedb.sql,
+            f"INSERT INTO {trips} (_load_id, _file_month, _source_row)"
+            f" (SELECT '{load_id}', '2021-02', * FROM GENERATE_SERIES(1, 200000000))",
+        )
+        for _ in range(100):
+            cratedb.sql(f"REFRESH TABLE {trips}")
+            if warehouse.count(load_id)[0]:
+                break
+            time.sleep(0.1)
+        assert warehouse.count(load_id)[0] > 0
+        warehouse.discard(load_id)
+        assert endless.exception(timeout=30) is not None
+        cratedb.sql(f"REFRESH TABLE {trips}")
+        assert warehouse.count(load_id) == (0, 0)
+
+
+@TARGETS
+def test_statement_that_the_warehouse_refuses_is_one_sentence(settings: Settings) -> None:
+    with open_warehouse(settings) as warehouse, pytest.raises(WarehouseError, match="refused a statement"):
+        warehouse.frame("select no_such_column from {raw}.loads")
