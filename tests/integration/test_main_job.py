@@ -158,7 +158,7 @@ def with_first_row(path: Path, changes: dict[str, str]) -> Path:
     return path
 
 
-def test_failed_gate_names_test_column_and_rows_and_leaves_trip_data(
+def test_failed_gate_leaves_trip_data_until_the_file_is_corrected(
     settings: Settings, published: Summary, tmp_path: Path
 ) -> None:
     everything = "select count(*) as n, count(distinct file_month) as m, sum(source_row) as s from {schema}.trip_data"
@@ -174,16 +174,9 @@ def test_failed_gate_names_test_column_and_rows_and_leaves_trip_data(
     )
     assert one_row(settings, everything) == before
 
-
-def test_other_bytes_replace_the_month(settings: Settings, tmp_path: Path) -> None:
-    """The month that failed is published once its file is corrected."""
-    corrected = write_sample(tmp_path / "yellow_tripdata_2021-04.csv", "2021-04", rows=1_000, broken=0, seed=7)
-
-    summary = yellow_taxi(str(corrected.path))
-
-    assert summary.trips == corrected.trips
-    kept = one_row(settings, "select count(*) as n from {schema}.trip_data where file_month = '2021-04'")
-    assert kept["n"] == corrected.trips
+    # Its corrected file takes the month's place, and the warehouse is sound again for the other tests.
+    corrected = write_sample(poisoned, "2021-04", rows=1_000, broken=0, seed=7)
+    assert yellow_taxi(str(poisoned)).trips == corrected.trips
     with open_warehouse(settings) as warehouse:
         assert [load.status for load in warehouse.loads("2021-04")] == ["superseded", "staged"]
 
