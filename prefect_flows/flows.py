@@ -3,6 +3,7 @@
 import logging
 import re
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,18 @@ def dbt_build(settings: Settings) -> list[NodeResult]:
         raise_on_failure=False,
         disable_assets=True,
     )
-    return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings)
+    before = set(threading.enumerate())
+    try:
+        return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings)
+    finally:
+        _join_node_tasks(set(threading.enumerate()) - before)
+
+
+def _join_node_tasks(threads: set[threading.Thread]) -> None:
+    """Wait for the nodes' task runs: prefect-dbt leaves them to daemon threads, which an ending process cuts off."""
+    for thread in threads:
+        if thread.name.endswith("(run_task)"):
+            thread.join(timeout=60)
 
 
 @task(task_run_name="summary {month}", cache_policy=NO_CACHE)
