@@ -1,6 +1,6 @@
 """`taxi-elt`: a thin front to the flows.
 
-Exit codes: 0 the month is published, 1 it failed and what was published before stays, 2 the command was used wrongly.
+Exit codes: 0 what was asked for is published, 1 some of it failed and what was published before stays, 2 wrong use.
 """
 
 import os
@@ -13,15 +13,21 @@ from typing import Annotated
 import typer
 
 from prefect_flows.errors import TaxiError
-from prefect_flows.fetch import month_for
+from prefect_flows.fetch import is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
-from prefect_flows.tlc import parse_month
+from prefect_flows.tlc import months_between, parse_month
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
 
 SAMPLE_MONTH = "2021-01"
+
+Target = Annotated[str | None, typer.Option(help="duckdb or cratedb [default: TAXI_TARGET, or duckdb].")]
+Force = Annotated[bool, typer.Option("--force", help="Load a file even where it is already loaded.")]
+MaxRejectShare = Annotated[
+    float | None, typer.Option(help="Share of broken rows, 0 to 1, above which a file is refused.")
+]
 
 
 @app.callback()
@@ -31,19 +37,20 @@ def main() -> None:
 
 @app.command()
 def run(
-    source: Annotated[str, typer.Option(help="URL or path of a month's CSV file, plain or gzip.")],
-    month: Annotated[str | None, typer.Option(help="YYYY-MM; needed where the file's name does not tell it.")] = None,
-    target: Annotated[str | None, typer.Option(help="duckdb or cratedb [default: TAXI_TARGET, or duckdb].")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Load the file even where it is already loaded.")] = False,
-    max_reject_share: Annotated[
-        float | None, typer.Option(help="Share of broken lines, 0 to 1, above which the file is refused.")
+    source: Annotated[
+        str | None,
+        typer.Option(help="URL or path of a month's file, Parquet or CSV, plain or gzip [default: the TLC's own]."),
     ] = None,
+    month: Annotated[str | None, typer.Option(help="YYYY-MM; needed where the file's name does not tell it.")] = None,
+    target: Target = None,
+    force: Force = False,
+    max_reject_share: MaxRejectShare = None,
 ) -> None:
     """Load one month and publish it as trip_data."""
     with _exit_code():
         settings = load_settings(target=target, max_reject_share=max_reject_share)
-        month = month_for(source, month)
-        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        source, month = locate(source, month, settings.source_template)
+        _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
         from prefect_flows.report.summary import as_text
@@ -59,6 +66,66 @@ def run(
 
 
 @app.command()
+def backfill(
+    from_month: Annotated[str, typer.Option("--from", help="First month, YYYY-MM.")],
+    to_month: Annotated[str, typer.Option("--to", help="Last month, YYYY-MM.")],
+    source_template: Annotated[
+        str | None,
+        typer.Option(help="URL or path with {month} in it [default: TAXI_SOURCE_TEMPLATE, or the TLC's own]."),
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Months side by side [default: TAXI_PARALLEL_MONTHS, or 2].")
+    ] = None,
+    target: Target = None,
+    force: Force = False,
+    max_reject_share: MaxRejectShare = None,
+) -> None:
+    """Load a range of months side by side and publish them.
+
+    A file on this machine that is already loaded, and a URL that a month was loaded from, are skipped. A month that
+    fails does not stop the others, and is listed at the end.
+    """
+    with _exit_code():
+        if source_template and not is_url(source_template):
+            source_template = str(Path.cwd() / source_template)
+        settings = load_settings(
+            target=target, max_reject_share=max_reject_share, source_template=source_template, parallel_months=parallel
+        )
+        months_between(from_month, to_month)
+        _without_telemetry()
+        from prefect_flows.flows import yellow_taxi_backfill
+        from prefect_flows.report.months import MonthsFailed, as_text
+
+        try:
+            months = yellow_taxi_backfill(
+                from_month=from_month,
+                to_month=to_month,
+                source_template=settings.source_template,
+                parallel=settings.parallel_months,
+                target=settings.target,
+                force=force,
+                max_reject_share=settings.max_reject_share,
+            )
+        except MonthsFailed as error:
+            typer.echo("\n" + as_text(error.months))
+            raise
+        typer.echo("\n" + as_text(months))
+
+
+@app.command()
+def status(target: Target = None) -> None:
+    """Show every month: loaded, published or failed, its rows and rejects, when, and why it failed."""
+    with _exit_code():
+        settings = load_settings(target=target)
+        from prefect_flows.report.months import as_text, of_warehouse
+        from prefect_flows.warehouses import open_warehouse
+
+        with open_warehouse(settings) as warehouse:
+            months = of_warehouse(warehouse)
+        typer.echo(as_text(months) if months else f"No month is loaded yet in {settings.warehouse}.")
+
+
+@app.command()
 def sample(
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = PROJECT_ROOT / "sample",
     month: Annotated[str, typer.Option(help="YYYY-MM.")] = SAMPLE_MONTH,
@@ -70,6 +137,10 @@ def sample(
 
         facts = write_sample(folder / f"yellow_tripdata_{parse_month(month)}.csv", month, rows=rows)
         typer.echo(f"{facts.path}: {facts.rows:,} rows")
+
+
+def _without_telemetry() -> None:
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
 @contextmanager

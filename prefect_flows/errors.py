@@ -24,6 +24,10 @@ class SourceError(TaxiError):
     """The source cannot be had: it does not exist, or may not be read."""
 
 
+class NotPublished(SourceError):
+    """The month's file is not there, and the month is so recent that it may still come."""
+
+
 class FileRefused(TaxiError):
     """The file is not a month of yellow-taxi trips that can be trusted; nothing of it is published."""
 

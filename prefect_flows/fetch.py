@@ -16,14 +16,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from prefect_flows.errors import SourceError, Unavailable, UsageError
-from prefect_flows.tlc import month_of, parse_month
+from prefect_flows.errors import NotPublished, SourceError, Unavailable, UsageError
+from prefect_flows.tlc import may_be_unpublished, month_of, parse_month
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT = httpx.Timeout(connect=10, read=30, write=30, pool=10)
 MAX_REDIRECTS = 5
 # Statuses that say "not now" (RFC 9110, RFC 6585); every other error status says "no".
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+# How a server says that a file is not there: storage such as S3 answers 403 where it may not be listed.
+ABSENT = frozenset({403, 404, 410})
 
 _FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
@@ -60,29 +62,39 @@ def without_credentials(source: str) -> str:
         return "the URL"
 
 
-def month_for(source: str, month: str | None) -> str:
-    """The month to load a source as: the one given, or the one that the file's name tells.
+def locate(source: str | None, month: str | None, template: str) -> tuple[str, str]:
+    """Which file to load as which month.
+
+    Args:
+        source: URL or path; None looks for the month where the template says.
+        month: `YYYY-MM`; None takes it from the source's file name.
+        template: URL or path with `{month}` in it.
 
     Raises:
-        UsageError: neither tells it, or it is not a month.
+        UsageError: neither tells the month, or it is not a month.
     """
-    told = month or month_of(source)
+    if source is None and month is None:
+        raise UsageError("Nothing tells what to load: give --month YYYY-MM, or --source with a month's file.")
+    told = month or month_of(source or "")
     if not told:
         raise UsageError(
-            f"The name of {without_credentials(source)} does not tell its month: give it as --month YYYY-MM."
+            f"The name of {without_credentials(source or '')} does not tell its month: give it as --month YYYY-MM."
         )
-    return parse_month(told)
+    told = parse_month(told)
+    return source or template.replace("{month}", told), told
 
 
-def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None) -> SourceFile:
+def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None, *, month: str | None = None) -> SourceFile:
     """Bring a source to this machine.
 
     Args:
         source: an http(s) URL or a path.
         folder: where a download is put; a path's own file is read where it lies.
         on_bytes: told the bytes so far and, where known, in all.
+        month: the month it is, to tell one that is not published yet.
 
     Raises:
+        NotPublished: there is no such file at the URL, and the month is recent.
         SourceError: there is no such file, or it may not be read.
         Unavailable: the server did not answer, is busy, or sent less than it announced.
     """
@@ -95,7 +107,7 @@ def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None) -> SourceF
         raise SourceError(f"{shown} given as --source is not valid: check the address.") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise SourceError(f"{shown} cannot be fetched: give an http or https URL, or the path of a file.")
-    return _download(source, folder, on_bytes)
+    return _download(source, folder, on_bytes, month)
 
 
 def _local(source: str) -> SourceFile:
@@ -104,7 +116,7 @@ def _local(source: str) -> SourceFile:
         if not path.exists():
             raise SourceError(f"There is no file {path}: check the path given as --source.")
         if not path.is_file():
-            raise SourceError(f"{path} is not a regular file: give the path of one month's CSV file as --source.")
+            raise SourceError(f"{path} is not a regular file: give the path of one month's file as --source.")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return SourceFile(path, str(path.resolve()), digest, path.stat().st_size)
@@ -114,7 +126,7 @@ def _local(source: str) -> SourceFile:
         raise SourceError(f"{source} cannot be read ({error}): check the path given as --source.") from None
 
 
-def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
+def _download(url: str, folder: Path, on_bytes: OnBytes | None, month: str | None) -> SourceFile:
     shown = without_credentials(url)
     name = Path(urlsplit(url).path).name
     if not _FILE_NAME.fullmatch(name):
@@ -132,7 +144,7 @@ def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
         ):
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink(missing_ok=True)
-            _check(response, shown)
+            _check(response, shown, month)
             if response.status_code != httpx.codes.PARTIAL_CONTENT:
                 have = 0
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
@@ -167,12 +179,17 @@ def _download(url: str, folder: Path, on_bytes: OnBytes | None) -> SourceFile:
     return SourceFile(target, shown, digest, received)
 
 
-def _check(response: httpx.Response, shown: str) -> None:
+def _check(response: httpx.Response, shown: str, month: str | None) -> None:
     status = response.status_code
     if status in BUSY:
         raise Unavailable(f"The server of {shown} answered {status} {response.reason_phrase}: try again later.")
     if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         raise Unavailable(f"{shown} changed while it was downloaded: run again to start over.")
+    if status in ABSENT and month and may_be_unpublished(month):
+        raise NotPublished(
+            f"{month} is not published yet (the server answered {status} for {shown}): "
+            "the TLC publishes a month about two months after its end, so try again later."
+        )
     if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
         raise SourceError(f"There is no file at {shown} (the server answered {status}): check the URL.")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

@@ -13,17 +13,20 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from prefect_flows import fetch, transform
 from prefect_flows.errors import TaxiError, Unavailable
-from prefect_flows.land import Landed, land
+from prefect_flows.land import Landed, land, landed_from
 from prefect_flows.progress import progress
 from prefect_flows.report import summary
+from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing
 from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
-from prefect_flows.tlc import month_of
+from prefect_flows.tlc import month_of, months_between
 from prefect_flows.transform import NodeResult
 from prefect_flows.warehouses import open_warehouse
 
@@ -53,7 +56,7 @@ _RETRIES: dict[str, Any] = {
 def download(source: str, month: str, folder: Path) -> fetch.SourceFile:
     """The month's file on this machine, verified."""
     with progress(f"Downloading {month}", "bytes", get_run_logger().info) as advance:
-        return fetch.fetch(source, folder, advance)
+        return fetch.fetch(source, folder, advance, month=month)
 
 
 @task(task_run_name="load {month}", **_RETRIES)
@@ -70,9 +73,27 @@ def load(file: fetch.SourceFile, month: str, settings: Settings, force: bool) ->
             force=force,
             on_rows=lambda rows: advance(rows, None),
         )
-    counts = f"{landed.load.rows_landed:,} rows landed, {landed.load.rows_rejected:,} lines rejected"
-    log(f"Load {landed.load.load_id}: {'already there, ' if landed.was_there else ''}{counts}")
+    log(f"Load {landed.load.load_id}: {'already there, ' if landed.was_there else ''}{_counts(landed)}")
     return landed
+
+
+def _counts(landed: Landed) -> str:
+    return f"{landed.load.rows_landed:,} rows landed, {landed.load.rows_rejected:,} rejected"
+
+
+def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) -> Landed:
+    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
+        return load(download(source, month, Path(folder)), month, settings, force)
+
+
+@task(task_run_name="month {month}", cache_policy=NO_CACHE)
+def land_month(source: str, month: str, settings: Settings, force: bool) -> Landed:
+    """A month of a backfill, staged; what is staged from the same URL is not downloaded again."""
+    if fetch.is_url(source) and not force:
+        with open_warehouse(settings) as warehouse:
+            if there := landed_from(warehouse, source, month):
+                return there
+    return _fetch_and_land(source, month, settings, force)
 
 
 @task(task_run_name="dbt build", cache_policy=NO_CACHE)
@@ -119,7 +140,7 @@ def _run_name() -> str:
 
 @flow(name="yellow-taxi", flow_run_name=_run_name)
 def yellow_taxi(
-    source: str,
+    source: str | None = None,
     month: str | None = None,
     target: Target | None = None,
     force: bool = False,
@@ -128,21 +149,75 @@ def yellow_taxi(
     """Load a month of yellow-taxi trips and publish it as trip_data.
 
     Args:
-        source: URL or path of the month's CSV file, plain or gzip.
+        source: URL or path of the month's file, Parquet or CSV, plain or gzip; left out, TAXI_SOURCE_TEMPLATE tells it.
         month: The month as YYYY-MM; left out, the file's name tells it.
         target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
         force: Load the file even where the same bytes are already loaded.
-        max_reject_share: Share of broken lines, 0 to 1, above which the file is refused.
+        max_reject_share: Share of broken rows, 0 to 1, above which the file is refused.
     """
     settings = load_settings(target=target, max_reject_share=max_reject_share)
-    month = fetch.month_for(source, month)
-    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-        file = download(source, month, Path(folder))
-        landed = load(file, month, settings, force)
+    source, month = fetch.locate(source, month, settings.source_template)
+    landed = _fetch_and_land(source, month, settings, force)
     results = dbt_build(settings)
     create_table_artifact(summary.as_table(results), key=f"yellow-taxi-tests-{month}", description=f"Tests of {month}")
     transform.raise_for_failures(results)
     return publish_summary(settings, month, landed, results)
+
+
+@flow(name="yellow-taxi-backfill", flow_run_name="yellow-taxi {from_month} to {to_month}")
+def yellow_taxi_backfill(
+    from_month: str,
+    to_month: str,
+    source_template: str | None = None,
+    parallel: int | None = None,
+    target: Target | None = None,
+    force: bool = False,
+    max_reject_share: float | None = None,
+) -> list[MonthLine]:
+    """Load a range of months side by side and publish them; a month that fails does not stop the others.
+
+    Args:
+        from_month: The first month as YYYY-MM.
+        to_month: The last month as YYYY-MM.
+        source_template: URL or path with {month} in it; left out, the setting TAXI_SOURCE_TEMPLATE decides.
+        parallel: How many months are downloaded and loaded at once; left out, TAXI_PARALLEL_MONTHS decides.
+        target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
+        force: Load the months even where the same files are already loaded.
+        max_reject_share: Share of broken rows, 0 to 1, above which a file is refused.
+    """
+    settings = load_settings(
+        target=target, max_reject_share=max_reject_share, source_template=source_template, parallel_months=parallel
+    )
+    sources = {
+        month: fetch.locate(None, month, settings.source_template)[0] for month in months_between(from_month, to_month)
+    }
+    side_by_side: ThreadPoolTaskRunner[Landed] = ThreadPoolTaskRunner(max_workers=settings.parallel_months)
+    with side_by_side as runner:
+        futures = {
+            month: runner.submit(land_month, {"source": source, "month": month, "settings": settings, "force": force})
+            for month, source in sources.items()
+        }
+        months = [of_landing(month, _outcome(future)) for month, future in futures.items()]
+    create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
+    failure = ""
+    if any(line.state != "failed" for line in months):
+        results = dbt_build(settings)
+        create_table_artifact(
+            summary.as_table(results),
+            key=f"yellow-taxi-tests-{from_month}-{to_month}",
+            description=f"Tests of {from_month} to {to_month}",
+        )
+        failure = transform.failures(results)
+    if failure or any(line.state == "failed" for line in months):
+        raise MonthsFailed(months, failure)
+    return months
+
+
+def _outcome(future: PrefectFuture[Landed]) -> Landed | Exception:
+    try:
+        return future.result()
+    except Exception as error:  # a month that fails, for whatever reason, does not stop the others
+        return error
 
 
 class _OneSentence(logging.Filter):

@@ -1,4 +1,4 @@
-"""A verified file becomes a staged load: raw rows, rejected lines and a row of the ledger, counted on both sides.
+"""A verified file becomes a staged load: raw rows, rejected rows and a row of the ledger, counted on both sides.
 
 A load is named after its month and its bytes, so landing the same file twice is landing it once. The month's load
 before stays the staged one until the new one is whole; a load that broke off is removed and done again.
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prefect_flows.errors import FileRefused, TaxiError, WarehouseError
-from prefect_flows.fetch import SourceFile
-from prefect_flows.read_csv import CsvReader
+from prefect_flows.fetch import SourceFile, without_credentials
+from prefect_flows.read import Reader, open_month
 from prefect_flows.warehouses import Load, Warehouse, now
 
 OnRows = Callable[[int], None]
@@ -70,6 +70,14 @@ def land(
     return Landed(load.with_(status="staged"), was_there=False)
 
 
+def landed_from(warehouse: Warehouse, url: str, month: str) -> Landed | None:
+    """The month's staged load, where it came from this URL; what to do about it needs no download."""
+    for load in warehouse.loads(month):
+        if load.status == "staged" and load.source_url == without_credentials(url) and _is_whole(warehouse, load):
+            return Landed(load, was_there=True)
+    return None
+
+
 def _free_id(loads: list[Load], month: str, file: SourceFile) -> str:
     """The load's id; with `-2` behind it where the same bytes are staged, which stay until the new ones are whole."""
     load_id = load_id_of(month, file.sha256)
@@ -102,7 +110,7 @@ def _load_file(
         status="loading",
     )
     try:
-        with CsvReader(file.path) as reader:
+        with open_month(file.path) as reader:
             load = load.with_(header=reader.header, unknown_columns=",".join(reader.binding.unknown))
             warehouse.save(load)
             load = _copy(warehouse, reader, load, on_rows)
@@ -113,7 +121,7 @@ def _load_file(
     return load.with_(finished_at=now())
 
 
-def _copy(warehouse: Warehouse, reader: CsvReader, load: Load, on_rows: OnRows | None) -> Load:
+def _copy(warehouse: Warehouse, reader: Reader, load: Load, on_rows: OnRows | None) -> Load:
     landed = rejected = 0
     with warehouse.write(load) as writer:
         for chunk in reader:
@@ -140,7 +148,7 @@ def _check(warehouse: Warehouse, load: Load, name: str, max_reject_share: float)
     share = load.rows_rejected / load.rows_read
     if share > max_reject_share:
         raise FileRefused(
-            f"{load.rows_rejected:,} of {load.rows_read:,} lines of {name} are broken ({share:.2%}, more than the "
+            f"{load.rows_rejected:,} of {load.rows_read:,} rows of {name} are broken ({share:.2%}, more than the "
             f"allowed {max_reject_share:.2%}): see rejected_rows of load {load.load_id}, or raise "
             "TAXI_MAX_REJECT_SHARE."
         )

@@ -1,6 +1,7 @@
 """Says how far a long step is: a moving line on a terminal, a log line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ SECONDS_BETWEEN_LINES = 5.0
 
 Log = Callable[[str], None]
 Advance = Callable[[int, int | None], None]
+
+_lock = threading.Lock()
+# The display that is shown, once for each step that uses it.
+_display: list[Progress] = []
 
 
 @contextmanager
@@ -28,15 +33,11 @@ def progress(what: str, unit: str, log: Log) -> Iterator[Advance]:
     """
     started = time.monotonic()
     if sys.stderr.isatty():
-        rate = TextColumn("{task.completed:,.0f} {task.fields[unit]} ({task.fields[rate]:,.0f}/s)")
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), rate, TimeElapsedColumn(), console=Console(stderr=True)
-        )
-        with bar:
-            task = bar.add_task(what, total=None, unit=unit, rate=0.0)
+        with _bars() as bars:
+            task = bars.add_task(what, total=None, unit=unit, rate=0.0)
 
             def show(done: int, total: int | None = None) -> None:
-                bar.update(task, completed=done, total=total, rate=_rate(done, started))
+                bars.update(task, completed=done, total=total, rate=_rate(done, started))
 
             yield show
         return
@@ -51,6 +52,28 @@ def progress(what: str, unit: str, log: Log) -> Iterator[Advance]:
             log(f"{what}: {done:,}{of} {unit} ({_rate(done, started):,.0f}/s)")
 
     yield tell
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """The terminal's progress display, one for all months that go on at once: a terminal has room for one only."""
+    with _lock:
+        if not _display:
+            rate = TextColumn("{task.completed:,.0f} {task.fields[unit]} ({task.fields[rate]:,.0f}/s)")
+            bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), rate, TimeElapsedColumn(), console=Console(stderr=True)
+            )
+            bars.start()
+        else:
+            bars = _display[0]
+        _display.append(bars)
+    try:
+        yield bars
+    finally:
+        with _lock:
+            _display.pop()
+            if not _display:
+                bars.stop()
 
 
 def _rate(done: int, started: float) -> float:

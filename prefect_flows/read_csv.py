@@ -1,8 +1,6 @@
-"""A CSV file as the TLC publishes it becomes Arrow batches of text, and the rows that are broken.
+"""A CSV file as the TLC publishes it, plain or gzip, as a stream of `Chunk`s; see `read`.
 
-Comes in: a verified local file, plain or gzip (told by its bytes, not by its name). Goes out: a stream of `Chunk`s in
-the order of the file. Every line after the header ends up in exactly one of three places: a landed row, a rejected
-row with its line number, reason and text, or the count of blank lines. Memory is bounded by the block size.
+Every line after the header is landed, rejected or counted as blank. Memory is bounded by the block size.
 
 A record is one line: no published file has a line break inside a field, and a quote that is never closed must not
 swallow the rows behind it. So each line stands alone, and a fault in one never reaches its neighbours. A block of
@@ -12,14 +10,11 @@ ordinary lines is parsed by Arrow; a block with anything unusual in it goes line
 
 import csv
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self, cast
 
 import numpy as np
@@ -28,26 +23,28 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from prefect_flows.errors import FileRefused
-from prefect_flows.tlc import COLUMN_NAMES, Binding, bind, knows_any
+from prefect_flows.read import (
+    MAX_CELL_BYTES,
+    MAX_FILE_BYTES,
+    Chunk,
+    Reject,
+    as_batch,
+    first_bytes,
+    lacks_columns,
+    readable,
+)
+from prefect_flows.tlc import Binding, bind, knows_any
 
 BLOCK_BYTES = 2 << 20
-# CrateDB stores no TEXT longer than this in a column with a column store (Lucene's limit of a term).
-MAX_CELL_BYTES = 32_766
 MAX_LINE_BYTES = BLOCK_BYTES
 # Published months have up to two fields more than names; a line with very many is not read column by column.
 MAX_SURPLUS_FIELDS = 8
-# About four times the largest published month (2009 to 2014, up to 2.8 GB as CSV): more is a decompression bomb.
-MAX_FILE_BYTES = 12 << 30
-
-SCHEMA = pa.schema(
-    [("_source_row", pa.int64()), *((name, pa.string()) for name in COLUMN_NAMES), ("_extra", pa.string())]
-)
 
 # RFC 4180: a field is quoted as a whole, its own quotes doubled, or holds no quote.
 _QUOTED_FIELD = r'(?:"(?:[^"]|"")*"|[^",]*)'
 _QUOTED_LINE = re.compile(rf"{_QUOTED_FIELD}(?:,{_QUOTED_FIELD})*")
 
-_BOM, _GZIP, _PARQUET = b"\xef\xbb\xbf", b"\x1f\x8b", b"PAR1"
+_BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a ZIP archive",
     b"BZh": "compressed with bzip2",
@@ -58,35 +55,8 @@ _OTHER_FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A line that is not a row: its number in the file (the header's is 1), why, and its text."""
-
-    line: int
-    reason: str
-    text: str
-
-
-@dataclass
-class Chunk:
-    """Part of a file: a batch of `SCHEMA`, the rejected lines, and how many lines were blank."""
-
-    batch: pa.RecordBatch
-    rejects: list[Reject] = field(default_factory=list)
-    blank: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Data rows in this part of the file, landed and rejected."""
-        return int(self.batch.num_rows) + len(self.rejects)
-
-
 class CsvReader:
-    """A month's CSV file, opened; iterate it once for its `Chunk`s. Use it as a context manager.
-
-    Attributes:
-        header: the header line as it stands in the file.
-        binding: which field is which column; `binding.unknown` is the schema drift.
+    """A month's CSV file, opened; see `Reader`. `header` is the header line as it stands in the file.
 
     Raises:
         FileRefused: on opening, when the header is not that of a month of yellow-taxi trips; while iterating, when
@@ -109,9 +79,7 @@ class CsvReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -175,9 +143,8 @@ class CsvReader:
             self._width = max(named, min(first.count(b",") + 1, named + MAX_SURPLUS_FIELDS))
         plain = block.replace(b"\r\n", b"\n")
         if _ordinary(plain) and (table := self._parse_block(plain)) is not None:
-            return Chunk(
-                self._batch([c.combine_chunks() for c in table.columns], np.arange(line, line + table.num_rows))
-            )
+            fields = [column.combine_chunks() for column in table.columns]
+            return Chunk(as_batch(fields, self.binding, np.arange(line, line + table.num_rows)))
         return self._parse_lines(block, line)
 
     def _parse_block(self, block: bytes) -> pa.Table | None:
@@ -222,35 +189,18 @@ class CsvReader:
                 rows.append(_fields(raw, self.binding.width))
                 numbers.append(number)
             except ValueError as error:
-                rejects.append(Reject(number, str(error), _readable(raw)))
+                rejects.append(Reject(number, str(error), readable(raw)))
         columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
-        return Chunk(self._batch(columns, np.array(numbers, np.int64)), rejects, blank)
-
-    def _batch(self, fields: list[pa.Array], numbers: np.ndarray) -> pa.RecordBatch:
-        nothing = pa.nulls(len(numbers), pa.string())
-
-        def at(position: int) -> pa.Array:
-            return fields[position] if fields else nothing  # a block without a row has no fields either
-
-        bound, unknown = self.binding.columns, self.binding.unknown
-        columns = [at(bound[name]) if name in bound else nothing for name in COLUMN_NAMES]
-        extra = _as_json({name: at(position) for name, position in unknown.items()}) if unknown else nothing
-        return pa.RecordBatch.from_arrays([pa.array(numbers), *columns, extra], schema=SCHEMA)
+        return Chunk(as_batch(columns, self.binding, np.array(numbers, np.int64)), rejects, blank)
 
 
 def _open(path: Path) -> IO[bytes]:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except OSError as error:
-        raise FileRefused(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    magic = first_bytes(path)
     if not magic:
         raise FileRefused(f"{path.name} is empty: download it again.")
     for start, what in _OTHER_FORMATS.items():
         if magic.startswith(start):
-            raise FileRefused(f"{path.name} is {what}: give it as UTF-8 CSV, plain or gzip.")
-    if magic.startswith(_PARQUET):
-        raise FileRefused(f"{path.name} is a Parquet file: give the month as CSV, plain or gzip.")
+            raise FileRefused(f"{path.name} is {what}: give it as Parquet or UTF-8 CSV, plain or gzip.")
     if magic.startswith(_GZIP):
         return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")
@@ -280,21 +230,18 @@ def _header(name: str, line: bytes) -> tuple[str, Binding]:
             raise FileRefused(_no_column_known(name, text)) from None
         raise FileRefused(f"The header of {name} is not clear, {error}: correct the file.") from None
     if binding.missing:
-        raise FileRefused(_wrong_header(name, text, names, binding))
+        raise _wrong_header(name, text, names, binding)
     return text, binding
 
 
-def _wrong_header(name: str, text: str, names: list[str], binding: Binding) -> str:
+def _wrong_header(name: str, text: str, names: list[str], binding: Binding) -> FileRefused:
     for separator, what in {";": "semicolons", "\t": "tabs"}.items():
         with suppress(ValueError):
             if not bind(text.split(separator)).missing:
-                return f"The fields of {name} are separated by {what}: convert it to commas."
+                return FileRefused(f"The fields of {name} are separated by {what}: convert it to commas.")
     if not binding.columns:
-        return _no_column_known(name, text)
-    return (
-        f"{name} lacks the required columns {', '.join(binding.missing)}; "
-        f"it has {', '.join(n.strip() for n in names)}: give the file as the TLC publishes it."
-    )
+        return FileRefused(_no_column_known(name, text))
+    return lacks_columns(name, names, binding.missing)
 
 
 def _no_column_known(name: str, text: str) -> str:
@@ -352,16 +299,5 @@ def _quoted_fields(text: str) -> list[str]:
         raise ValueError(f"a field is longer than {MAX_CELL_BYTES:,} bytes") from None
 
 
-def _readable(raw: bytes) -> str:
-    """A rejected line as text that any database keeps: bytes that are no text are written as `\\xNN`."""
-    return raw[:MAX_CELL_BYTES].decode(errors="backslashreplace").replace("\0", "\\x00")
-
-
 def _longest(column: pa.ChunkedArray) -> int:
     return int(pc.max(pc.binary_length(column)).as_py() or 0)
-
-
-def _as_json(extra: dict[str, pa.Array]) -> pa.Array:
-    """One JSON object a row, of the fields that the catalogue does not know."""
-    rows = zip(*(column.to_pylist() for column in extra.values()), strict=True)
-    return pa.array([json.dumps(dict(zip(extra, row, strict=True)), ensure_ascii=False) for row in rows], pa.string())

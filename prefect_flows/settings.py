@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefect_flows.errors import UsageError
+from prefect_flows.fetch import is_url
+from prefect_flows.tlc import SOURCE_TEMPLATE
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +29,13 @@ def _from_root(path: Path) -> Path:
     return path if path.is_absolute() else PROJECT_ROOT / path
 
 
+def _template(text: str) -> str:
+    if "{month}" not in text:
+        raise ValueError("should have {month} where the month stands, as in data/yellow_tripdata_{month}.csv")
+    return text if is_url(text) else str(_from_root(Path(text).expanduser()))
+
+
+SourceTemplate = Annotated[str, AfterValidator(_template)]
 RootedPath = Annotated[Path, AfterValidator(_from_root)]
 # CrateDB folds unquoted names and the dbt adapter does not quote all of its own: lower case only.
 SchemaName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
@@ -59,6 +68,8 @@ class Settings(BaseSettings):
     cratedb_replicas: str = Field("0-1", alias="CRATEDB_REPLICAS", pattern=r"^\d+(-(\d+|all))?$")
     raw_schema: SchemaName = Field("raw", alias="TAXI_RAW_SCHEMA")
     duckdb_path: RootedPath = Field(Path("warehouse.duckdb"), alias="DUCKDB_PATH", validate_default=True)
+    source_template: SourceTemplate = Field(SOURCE_TEMPLATE, alias="TAXI_SOURCE_TEMPLATE")
+    parallel_months: int = Field(2, alias="TAXI_PARALLEL_MONTHS", ge=1, le=32)
     max_reject_share: float = Field(0.01, alias="TAXI_MAX_REJECT_SHARE", ge=0, le=1)
     keep_loads: int = Field(1, alias="TAXI_KEEP_LOADS", ge=0)
 
@@ -137,8 +148,9 @@ def _in_words(error: ValidationError) -> str:
     name = str(first["loc"][0])
     alias = next((f.alias for n, f in Settings.model_fields.items() if name in (n, f.alias)), name)
     field = next(n for n, f in Settings.model_fields.items() if f.alias == alias)
-    value = "" if "SecretStr" in str(Settings.model_fields[field].annotation) else f" is {first['input']!r}, but"
-    message = str(first["msg"]).replace("Input should", "should", 1)
+    may_be_secret = "SecretStr" in str(Settings.model_fields[field].annotation) or is_url(str(first["input"]))
+    value = "" if may_be_secret else f" is {first['input']!r}, but"
+    message = re.sub("^(Input|Value error,) should", "should", str(first["msg"]))
     return f"The setting {alias}{value} {message[0].lower() + message[1:]}."
 
 

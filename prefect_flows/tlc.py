@@ -12,6 +12,10 @@ from datetime import date
 from prefect_flows.errors import UsageError
 
 FIRST_MONTH = "2009-01"
+# Where the TLC publishes a month (its page "TLC Trip Record Data"): Parquet for every year, since 2022.
+SOURCE_TEMPLATE = "https://d37ci6vzurychx.cloudfront.net/trip-data/yellow_tripdata_{month}.parquet"
+# "Trip data is published monthly, with two months delay" (the same page); it has been three at times.
+MONTHS_UNTIL_PUBLISHED = 3
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 _FILE_NAME = re.compile(r"yellow_tripdata_(\d{4}-(?:0[1-9]|1[0-2]))(?!\d)")
@@ -122,6 +126,32 @@ def parse_month(text: str) -> str:
     if month > date.today().isoformat()[:7]:
         raise UsageError(f"{month} is in the future: the TLC publishes a month about two months after its end.")
     return month
+
+
+def months_between(first: str, last: str) -> list[str]:
+    """All months from the first to the last, both included.
+
+    Raises:
+        UsageError: one is not a month, or the last lies before the first.
+    """
+    first, last = parse_month(first), parse_month(last)
+    if last < first:
+        raise UsageError(f"There is no month from {first} to {last}: give the earlier one first.")
+    return [_month(number) for number in range(_number(first), _number(last) + 1)]
+
+
+def may_be_unpublished(month: str) -> bool:
+    """Whether a month is so recent that the TLC may not have published it yet."""
+    return _number(month) + MONTHS_UNTIL_PUBLISHED >= _number(date.today().isoformat()[:7])
+
+
+def _number(month: str) -> int:
+    year, month_of_year = month.split("-")
+    return int(year) * 12 + int(month_of_year) - 1
+
+
+def _month(number: int) -> str:
+    return f"{number // 12:04}-{number % 12 + 1:02}"
 
 
 def month_of(source: str) -> str | None:

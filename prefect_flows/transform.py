@@ -95,12 +95,17 @@ def raise_for_failures(results: Sequence[NodeResult]) -> None:
     """Do nothing when every model was built and no test of error severity failed.
 
     Raises:
-        TransformError: names each failed test with its column and its number of failing rows, each failed model with
-            dbt's message.
+        TransformError: the sentence that `failures` gives.
     """
+    if said := failures(results):
+        raise TransformError(said)
+
+
+def failures(results: Sequence[NodeResult]) -> str:
+    """What failed, in a sentence: each test with its column and its number of failing rows, each model with dbt's
+    message. Empty when every model was built and no test of error severity failed."""
     failed = [result for result in results if result.failed]
-    if failed:
-        raise TransformError("; ".join(_failure(result) for result in failed) + ".")
+    return "; ".join(_failure(result) for result in failed) + "." if failed else ""
 
 
 def _failure(result: NodeResult) -> str:

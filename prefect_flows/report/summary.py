@@ -42,7 +42,7 @@ class Summary:
         return [
             ("Rows in the file", self.rows_read),
             ("landed", self.rows_landed),
-            ("rejected: broken lines", self.rows_rejected),
+            ("rejected: broken rows", self.rows_rejected),
             ("rejected: a value does not cast", self.values_rejected),
             ("removed: zero passengers", self.zero_removed),
             ("kept: passengers unknown", self.unknown_kept),

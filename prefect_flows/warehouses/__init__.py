@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, Self
 import pandas as pd
 import pyarrow as pa
 
-from prefect_flows.read_csv import Reject
+from prefect_flows.read import Reject
 from prefect_flows.settings import Settings
 
 Status = Literal["loading", "staged", "superseded", "failed"]
@@ -58,7 +58,7 @@ class LoadWriter(Protocol):
     """Takes the parts of one load. Rows count as kept only when the writer's context was left without an error."""
 
     def rows(self, batch: pa.RecordBatch) -> None:
-        """Append a batch of `read_csv.SCHEMA`."""
+        """Append a batch of `read.SCHEMA`."""
 
     def rejects(self, rejects: list[Reject]) -> None:
         """Append rejected lines."""

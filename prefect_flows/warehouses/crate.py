@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from crate.client.exceptions import ConnectionError as CrateUnreachable
 
 from prefect_flows.errors import TaxiError, Unavailable, WarehouseError
-from prefect_flows.read_csv import SCHEMA, Reject
+from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
@@ -112,8 +112,10 @@ class CrateWarehouse:
             timeout=TIMEOUT,
         )
         with self._in_words():
-            self._metadata.create_all(self._engine)
             for table in self._metadata.tables.values():
+                with self._engine.connect() as connection:
+                    # Two runs may start at once: each finds the table there, or makes it.
+                    connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
                 self._widen(table)
         return self
 

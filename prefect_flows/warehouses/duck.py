@@ -1,6 +1,7 @@
 """Months in an embedded DuckDB file: one transaction a load, so that a broken one leaves nothing behind."""
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -10,12 +11,14 @@ import pandas as pd
 import pyarrow as pa
 
 from prefect_flows.errors import WarehouseError
-from prefect_flows.read_csv import SCHEMA, Reject
+from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
 # DuckDB takes what the machine has, up to 80 %; this is enough for a month, and the rest stays free.
 MEMORY_LIMIT = "128MB"
+# Connections of one process share the file, but cannot change its tables at once.
+_SET_UP = threading.Lock()
 
 _LEDGER = {
     "load_id": "TEXT PRIMARY KEY", "file_month": "TEXT", "source_url": "TEXT", "sha256": "TEXT", "bytes": "BIGINT",
@@ -37,7 +40,7 @@ class DuckWarehouse:
         self._raw = settings.raw_schema
 
     def __enter__(self) -> Self:
-        with _in_words(str(self._path)):
+        with _SET_UP, _in_words(str(self._path)):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = duckdb.connect(str(self._path))
             self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")

@@ -17,9 +17,9 @@ def test_run_prints_the_summary(settings: Settings, taxi_elt: Run, tmp_path: Pat
     answer = taxi_elt("run", "--source", sample.path)
 
     assert answer.code == 0, answer.err
-    assert {label: answer.figure(label) for label in ("Rows in the file", "rejected: broken lines")} == {
+    assert {label: answer.figure(label) for label in ("Rows in the file", "rejected: broken rows")} == {
         "Rows in the file": 3_000,
-        "rejected: broken lines": 5,
+        "rejected: broken rows": 5,
     }
     assert answer.figure("Rows in trip_data") == sample.trips
     assert settings.warehouse in answer.out

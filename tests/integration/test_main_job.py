@@ -187,7 +187,7 @@ REFUSED = {
     "a truncated gzip": (None, "ends too early"),
     "a header only": (b"HEADER\n", "holds no trips"),
     "other columns": (b"a,b,c\n1,2,3\n", "none of the columns"),
-    "too many broken lines": (b"HEADER\n1,2,3\n", "holds no trips"),
+    "too many broken rows": (b"HEADER\n1,2,3\n", "holds no trips"),
 }
 
 

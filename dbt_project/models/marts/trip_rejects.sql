@@ -11,7 +11,7 @@ broken_lines as (
         _file_month as file_month,
         _load_id as load_id,
         line_no as source_row,
-        'broken line' as kind,
+        'broken row' as kind,
         reason,
         line_text
     from {{ source('raw', 'rejected_rows') }}
