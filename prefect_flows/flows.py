@@ -86,6 +86,13 @@ def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) ->
         return load(download(source, month, Path(folder)), month, settings, force)
 
 
+@task(**_RETRIES)
+def prepare(settings: Settings) -> None:
+    """The warehouse answers and has the raw tables, before many months ask for them at once."""
+    with open_warehouse(settings):
+        pass
+
+
 @task(task_run_name="month {month}", cache_policy=NO_CACHE)
 def land_month(source: str, month: str, settings: Settings, force: bool) -> Landed:
     """A month of a backfill, staged; what is staged from the same URL is not downloaded again."""
@@ -191,6 +198,7 @@ def yellow_taxi_backfill(
     sources = {
         month: fetch.locate(None, month, settings.source_template)[0] for month in months_between(from_month, to_month)
     }
+    prepare(settings)
     side_by_side: ThreadPoolTaskRunner[Landed] = ThreadPoolTaskRunner(max_workers=settings.parallel_months)
     with side_by_side as runner:
         futures = {

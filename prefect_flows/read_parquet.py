@@ -8,7 +8,7 @@ row group is; page checksums are verified where the file has them.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from prefect_flows.errors import FileRefused
 from prefect_flows.read import MAX_CELL_BYTES, MAX_FILE_BYTES, Chunk, Reject, as_batch, lacks_columns, readable
-from prefect_flows.tlc import Binding, bind
+from prefect_flows.tlc import Binding, bind, knows_any
 
 BATCH_ROWS = 16_384
 # A page's bytes are read as they are needed, and not a whole column of a row group at once.
@@ -41,7 +41,12 @@ class ParquetReader:
         self._batch_rows = batch_rows
         with self._in_words():
             self._file = pq.ParquetFile(
-                path, page_checksum_verification=True, buffer_size=BUFFER_BYTES, pre_buffer=False
+                path,
+                page_checksum_verification=True,
+                buffer_size=BUFFER_BYTES,
+                pre_buffer=False,
+                # In nanoseconds a time after 2262 would be another time, without an error.
+                coerce_int96_timestamp_unit="us",
             )
         try:
             with self._in_words():
@@ -81,6 +86,7 @@ class ParquetReader:
             )
 
     def _chunk(self, batch: pa.RecordBatch, first: int) -> Chunk:
+        batch = pa.RecordBatch.from_arrays([_dense(column) for column in batch.columns], batch.schema.names)
         numbers = np.arange(first, first + batch.num_rows)
         broken = _broken_rows(batch)
         rejects = [
@@ -107,14 +113,13 @@ def _bind(name: str, schema: pa.Schema) -> Binding:
     try:
         binding = bind(schema.names)
     except ValueError as error:
+        if not knows_any(schema.names):
+            raise _no_column_known(name, schema.names) from None
         raise FileRefused(f"The columns of {name} are not clear, {error}: correct the file.") from None
     if not binding.columns:
-        raise FileRefused(
-            f"{name} has none of the columns of yellow-taxi trips, but {', '.join(schema.names)[:80] or 'no column'}: "
-            "give a month as the TLC publishes it."
-        )
+        raise _no_column_known(name, schema.names)
     if binding.missing:
-        raise lacks_columns(name, schema.names, binding.missing)
+        raise lacks_columns(name, [" ".join(n.split()) for n in schema.names], binding.missing)
     for position in binding.columns.values():
         column = schema.field(position)
         if pa.types.is_timestamp(column.type) and column.type.tz:
@@ -124,10 +129,28 @@ def _bind(name: str, schema: pa.Schema) -> Binding:
             )
         if not _is_single_value(column.type):
             raise FileRefused(
-                f"The column {column.name} of {name} is of type {column.type}, which is no single value: "
+                f"The column {column.name} of {name} is of type {str(column.type)[:80]}, which is no single value: "
                 "give the file as the TLC publishes it."
             )
     return binding
+
+
+def _no_column_known(name: str, names: list[str]) -> FileRefused:
+    told = " ".join(", ".join(names).split())[:80] or "no column"
+    return FileRefused(
+        f"{name} has none of the columns of yellow-taxi trips, but {told}: give a month as the TLC publishes it."
+    )
+
+
+def _dense(column: pa.Array) -> pa.Array:
+    """A column in one of the plain types: no extension, no dictionary, no view of text."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        column = column.cast(pa.binary_view()).cast(pa.large_binary())
+    return column
 
 
 def _is_single_value(kind: pa.DataType) -> bool:
@@ -140,11 +163,13 @@ def _is_single_value(kind: pa.DataType) -> bool:
 
 def _as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(column.type):
-        with suppress(pa.ArrowInvalid):  # fractions of a second are shown as they are
+        try:
             column = column.cast(pa.timestamp("s", column.type.tz))
+        except pa.ArrowInvalid:  # a fraction of a second in one row, which its neighbours must not show
+            return pc.replace_substring_regex(column.cast(pa.string()), r"\.0+(Z|[+-]\d+)?$", r"\1")
     elif not _is_single_value(column.type):  # not one of the catalogue's columns
         values = column.to_pylist()
-        return pa.array([None if value is None else json.dumps(value, default=str) for value in values], pa.string())
+        return pa.array([None if value is None else json.dumps(value, default=_plain) for value in values], pa.string())
     return column.cast(pa.string())
 
 
@@ -152,13 +177,23 @@ def _broken_rows(batch: pa.RecordBatch) -> dict[int, str]:
     """The rows of a batch whose text no database keeps, and why."""
     broken: dict[int, str] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()  # noqa: PLW2901
         if _holds_bytes(column.type) and not _is_sound(column):
             for row, value in enumerate(column.cast(pa.large_binary()).to_pylist()):
                 if value is not None and (reason := _fault(value)):
                     broken.setdefault(row, f"{name} {reason}")
+        elif not _is_single_value(column.type):
+            for row, value in enumerate(column):
+                if not _has_value(value):
+                    broken.setdefault(row, f"{name} holds what cannot be written as JSON")
     return broken
+
+
+def _has_value(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except (ValueError, OverflowError):  # text that is not UTF-8, a time that no calendar has, a name twice
+        return False
+    return True
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -196,9 +231,16 @@ def _fault(value: bytes) -> str | None:
 
 def _row_text(row: pa.RecordBatch) -> str:
     """A rejected row as JSON; bytes that are no text are written as `\\xNN`."""
-    columns = [column.cast(pa.large_binary()) if _holds_bytes(column.type) else column for column in row.columns]
-    values = dict(zip(row.schema.names, (column[0].as_py() for column in columns), strict=True))
+    values = {name: _shown(column) for name, column in zip(row.schema.names, row.columns, strict=True)}
     return readable(json.dumps(values, default=_plain, ensure_ascii=False).encode())
+
+
+def _shown(column: pa.Array) -> Any:
+    if _holds_bytes(column.type):
+        return column.cast(pa.large_binary())[0].as_py()
+    if _has_value(column[0]):
+        return column[0].as_py()
+    return column.cast(pa.string())[0].as_py() if _is_single_value(column.type) else "?"
 
 
 def _plain(value: Any) -> str:

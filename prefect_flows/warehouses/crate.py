@@ -104,7 +104,9 @@ class CrateWarehouse:
         rootcert = str(settings.cratedb_sslrootcert) if settings.cratedb_sslrootcert else None
         tls = {"verify_ssl_cert": settings.verifies_tls, "ca_cert": rootcert} if settings.https else {}
         login = {"username": settings.cratedb_user, "password": password or None}
-        self._engine = sa.create_engine("crate://", connect_args={"servers": [self._url], **login, **tls})
+        # Without a timeout the client waits for ever, as it did when a server lost a statement.
+        arguments = {"servers": [self._url], "timeout": TIMEOUT.read, **login, **tls}
+        self._engine = sa.create_engine("crate://", connect_args=arguments)
         self._http = httpx.Client(
             base_url=self._url,
             auth=(settings.cratedb_user, password),

@@ -10,19 +10,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import httpx
 import pytest
 
 from prefect_flows import fetch as fetching
-from prefect_flows.errors import SourceError, TaxiError, Unavailable, UsageError
-from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, month_for, without_credentials
+from prefect_flows.errors import NotPublished, SourceError, TaxiError, Unavailable, UsageError
+from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, locate, without_credentials
 from tests.unit.stub_http import Answer, Request, Stub, a_file, serve
 
 BODY = b"".join(f"line {number} of the file\n".encode() for number in range(200))
 OTHER = b"other bytes\n" * 300
 NAME = "yellow_tripdata_2021-01.csv"
+TEMPLATE = "https://example.org/{month}/trips_{month}.parquet"
 SECRET = "canary"
 LOGIN = f"user:{SECRET}"
 
@@ -367,7 +369,11 @@ def test_a_source_is_shown_without_what_may_be_secret(source: str, shown: str) -
     ],
 )
 def test_the_month_is_the_given_one_or_else_the_names(source: str, given: str | None, month: str) -> None:
-    assert month_for(source, given) == month
+    assert locate(source, given, TEMPLATE) == (source, month)
+
+
+def test_a_month_without_a_source_is_looked_for_where_the_template_says() -> None:
+    assert locate(None, " 2021-02", TEMPLATE) == ("https://example.org/2021-02/trips_2021-02.parquet", "2021-02")
 
 
 @pytest.mark.parametrize(
@@ -376,11 +382,15 @@ def test_the_month_is_the_given_one_or_else_the_names(source: str, given: str | 
         (f"https://{LOGIN}@example.org/trips.csv?sig={SECRET}", None, "give it as --month YYYY-MM"),
         ("/data/yellow_tripdata_2008-12.csv", None, "no yellow-taxi files before 2009-01"),
         (f"/data/{NAME}", "2021-13", "is not a month"),
+        (None, "../2021-01", "is not a month"),
+        (None, None, "give --month YYYY-MM, or --source"),
     ],
 )
-def test_a_source_without_a_month_is_refused_before_it_is_fetched(source: str, given: str | None, words: str) -> None:
+def test_a_source_without_a_month_is_refused_before_it_is_fetched(
+    source: str | None, given: str | None, words: str
+) -> None:
     with pytest.raises(UsageError) as error:
-        month_for(source, given)
+        locate(source, given, TEMPLATE)
     assert words in str(error.value) and SECRET not in str(error.value)
 
 
@@ -480,3 +490,26 @@ def test_a_file_in_a_closed_folder_is_refused(reachable: Path, tmp_path: Path) -
 @pytest.mark.parametrize("source", [f"/tmp/{'x' * 300}.csv", "~no-such-user/x.csv"])
 def test_a_path_that_cannot_be_used_is_refused_in_a_sentence(source: str, tmp_path: Path) -> None:
     refusal(SourceError, source, tmp_path)
+
+
+# --- a month that the TLC has not published yet
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_recent_month_that_is_not_there_is_not_published_yet(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(fetching, "may_be_unpublished", lambda month: month == "2021-01")
+    stub.respond = lambda _: Answer(status)
+    with pytest.raises(NotPublished, match=f"^2021-01 is not published yet .*{status}"):
+        fetch(stub.url(), tmp_path, month="2021-01")
+    with pytest.raises(SourceError) as old:
+        fetch(stub.url(), tmp_path, month="2020-01")
+    assert not isinstance(old.value, NotPublished)
+    assert len(stub.requests) == 2
+
+
+def test_a_server_that_fails_does_not_say_that_a_month_is_not_published(stub: Stub, tmp_path: Path) -> None:
+    stub.respond = lambda _: Answer(500)
+    with pytest.raises(Unavailable):
+        fetch(stub.url(), tmp_path, month=date.today().isoformat()[:7])

@@ -17,7 +17,8 @@ from prefect_flows import land as landing
 from prefect_flows.errors import FileRefused, TaxiError, Unavailable, WarehouseError
 from prefect_flows.fetch import SourceFile, fetch
 from prefect_flows.land import Landed, land, load_id_of
-from prefect_flows.read_csv import CsvReader, Reject
+from prefect_flows.read import Reject
+from prefect_flows.read_csv import CsvReader
 from prefect_flows.settings import Settings, load_settings
 from prefect_flows.warehouses import Load, LoadWriter, now, open_warehouse
 from prefect_flows.warehouses.duck import DuckWarehouse
@@ -64,7 +65,7 @@ def file(tmp_path: Path) -> Callable[..., SourceFile]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landing, "CsvReader", partial(CsvReader, block_bytes=256))
+    monkeypatch.setattr(landing, "open_month", partial(CsvReader, block_bytes=256))
 
 
 def put(warehouse: DuckWarehouse, file: SourceFile, month: str = MONTH, **options: Any) -> Landed:
@@ -334,7 +335,7 @@ def test_a_file_with_too_many_broken_lines_is_refused_and_told_by_the_ledger(
 ) -> None:
     before = put(warehouse, file(A)).load
     sentence = refusal(FileRefused, lambda: put(warehouse, file([*rows_of("b", 3), BROKEN]), max_reject_share=0.2))
-    assert "1 of 4 lines" in sentence and "25.00%" in sentence and "20.00%" in sentence
+    assert "1 of 4 rows" in sentence and "25.00%" in sentence and "20.00%" in sentence
     assert "TAXI_MAX_REJECT_SHARE" in sentence
     kept, failed = warehouse.loads()
     assert failed.load_id in sentence

@@ -12,37 +12,31 @@ import re
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from prefect_flows import read as shared
 from prefect_flows import read_csv
 from prefect_flows.errors import FileRefused
-from prefect_flows.read_csv import BLOCK_BYTES, MAX_CELL_BYTES, MAX_LINE_BYTES, SCHEMA, Chunk, CsvReader
-from prefect_flows.tlc import COLUMN_NAMES
+from prefect_flows.read import MAX_CELL_BYTES, Chunk
+from prefect_flows.read_csv import BLOCK_BYTES, MAX_LINE_BYTES, CsvReader
 from tests.conftest import SHARED_DATA
+from tests.unit.reading import HEADER, NAME, NAMES, ROW, Read, examples, landed, read_whole, refused
 
-HEADER = (
-    b"VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,trip_distance,RatecodeID,"
-    b"store_and_fwd_flag,PULocationID,DOLocationID,payment_type,fare_amount,extra,mta_tax,tip_amount,"
-    b"tolls_amount,improvement_surcharge,total_amount,congestion_surcharge"
-)
-NAMES = HEADER.decode().split(",")
-ROW = b"1,2021-01-01 00:30:10,2021-01-01 00:36:12,1,2.10,1,N,142,43,2,8,3,0.5,0,0,0.3,11.8,2.5"
 ROW_2 = b"2,2021-01-31 23:59:59,2021-02-01 00:10:00,,-.5,,,1,265,,-8,0,-0.5,0,0,-0.3,-9.3,"
 OTHER_HEADERS = {
     "more fields than names": HEADER.rpartition(b",")[0],
     "index and unknown columns": b"," + HEADER.replace(b",", b", ").lower() + b',Zone Group,"a,b"',
 }
-NAME = "yellow_tripdata_2021-01.csv"
 SMALL = 64
 LIMITS = [
     {"MAX_CELL_BYTES": MAX_CELL_BYTES, "MAX_LINE_BYTES": MAX_LINE_BYTES},
@@ -51,36 +45,8 @@ LIMITS = [
 BOM = b"\xef\xbb\xbf"
 
 
-@dataclass
-class Read:
-    """A file read to its end: row values by line number in their order, rejects as (line, reason, text)."""
-
-    header: str
-    unknown: list[str]
-    rows: list[tuple[int, dict[str, str | None]]] = field(default_factory=list)
-    rejects: list[tuple[int, str, str]] = field(default_factory=list)
-    blank: int = 0
-
-    @property
-    def values(self) -> list[dict[str, str | None]]:
-        return [values for _, values in self.rows]
-
-    @property
-    def lines(self) -> int:
-        return len(self.rows) + len(self.rejects) + self.blank
-
-
 def read(path: Path, block_bytes: int = BLOCK_BYTES) -> Read:
-    with CsvReader(path, block_bytes=block_bytes) as reader:
-        result = Read(reader.header, list(reader.binding.unknown))
-        for chunk in reader:
-            assert chunk.batch.schema == SCHEMA
-            assert chunk.rows == chunk.batch.num_rows + len(chunk.rejects)
-            for values in chunk.batch.to_pylist():
-                result.rows.append((values.pop("_source_row"), values))
-            result.rejects += [(reject.line, reject.reason, reject.text) for reject in chunk.rejects]
-            result.blank += chunk.blank
-    return result
+    return read_whole(CsvReader(path, block_bytes=block_bytes))
 
 
 def chunks(path: Path, block_bytes: int) -> list[Chunk]:
@@ -88,37 +54,20 @@ def chunks(path: Path, block_bytes: int) -> list[Chunk]:
         return list(reader)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file of the given bytes."""
-
-    def written(content: bytes, name: str = NAME) -> Path:
-        path = tmp_path / name
-        path.write_bytes(content)
-        return path
-
-    return written
-
-
 def month(*lines: bytes, header: bytes = HEADER, end: bytes = b"\n") -> bytes:
     return b"".join(line + end for line in (header, *lines))
 
 
-def landed(row: bytes, names: list[str] = NAMES) -> dict[str, str | None]:
-    """What a row without quotes is in the warehouse, by the names of its fields."""
-    nothing: dict[str, str | None] = dict.fromkeys([*COLUMN_NAMES, "_extra"])
-    return nothing | dict(zip([name.lower() for name in names], row.decode().split(","), strict=False))
-
-
 def refusal(path: Path, block_bytes: int = BLOCK_BYTES) -> str:
-    """The sentence that a file is refused with, on opening or while it is read."""
-    with pytest.raises(FileRefused) as error:
-        read(path, block_bytes)
-    sentence = str(error.value)
-    assert sentence.startswith(("The ", path.name, str(path)))
-    assert sentence.endswith(".") and "\n" not in sentence
-    assert ": " in sentence, "a cause, and what to do or what the file is not"
-    return sentence
+    return refused(path, partial(CsvReader, block_bytes=block_bytes))
+
+
+@contextmanager
+def limited(limits: dict[str, int]) -> Iterator[None]:
+    """Other limits of a line and of a cell, in both modules that know them."""
+    cell = limits["MAX_CELL_BYTES"]
+    with mock.patch.multiple(read_csv, **limits), mock.patch.object(shared, "MAX_CELL_BYTES", cell):
+        yield
 
 
 # --- what a line means, a second time
@@ -224,16 +173,6 @@ def damaged_month(draw: st.DrawFn) -> bytes:
     return header + end + bytes(body)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One path for the files of a property's examples."""
-    return tmp_path_factory.mktemp("damaged") / NAME
-
-
-def examples(number: int) -> settings:
-    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
 @examples(300)
 @given(content=damaged_month(), limits=st.sampled_from(LIMITS), block_bytes=BLOCKS)
 def test_every_line_is_landed_rejected_or_blank_as_it_is_defined(
@@ -241,7 +180,7 @@ def test_every_line_is_landed_rejected_or_blank_as_it_is_defined(
 ) -> None:
     place.write_bytes(content)
     header = content.split(b"\n")[0].rstrip(b"\r")
-    with mock.patch.multiple(read_csv, **limits):
+    with limited(limits):
         result, expected = read(place, block_bytes), by_definition(content)
     assert result.lines == content.count(b"\n") - 1 + (not content.endswith(b"\n"))
     assert {number: fields_of(values, header) for number, values in result.rows} == {
@@ -272,7 +211,7 @@ def test_the_size_of_a_block_changes_nothing(
     place: Path, content: bytes, limits: dict[str, int], block_bytes: int
 ) -> None:
     place.write_bytes(content)
-    with mock.patch.multiple(read_csv, **limits):
+    with limited(limits):
         assert read(place, block_bytes) == read(place)
 
 
@@ -448,20 +387,16 @@ def test_a_file_that_is_one_endless_line_takes_little_memory(write: Callable[...
     assert peak < 20 << 20
 
 
-def test_no_line_over_the_limit_is_landed_in_part(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, limit in LIMITS[1].items():
-        monkeypatch.setattr(read_csv, name, limit)
+@limited(LIMITS[1])
+def test_no_line_over_the_limit_is_landed_in_part(write: Callable[..., Path]) -> None:
     line = ROW + b"," * (600 - len(ROW)) + b"\rand more" + b"x" * 600
     path = write(month(line, ROW_2))
     assert [number for number, _, _ in read(path).rejects] == [2]
     assert read(path, SMALL) == read(path)
 
 
-def test_no_line_over_the_limit_is_blank_for_its_start(
-    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, limit in LIMITS[1].items():
-        monkeypatch.setattr(read_csv, name, limit)
+@limited(LIMITS[1])
+def test_no_line_over_the_limit_is_blank_for_its_start(write: Callable[..., Path]) -> None:
     path = write(month(b" " * 601 + b"x" * 600, ROW_2))
     assert [number for number, _, _ in read(path).rejects] == [2]
     assert read(path, SMALL) == read(path)
@@ -640,8 +575,8 @@ WITHOUT_TRIPS = "none of the columns of yellow-taxi trips"
         (b'{"error": "not found"}', "is JSON"),
         (b'[\n {"vendorid": 1}\n]\n', "is JSON"),
         (b'{"message":"Not Found","status":404}', "is JSON, not a month of yellow-taxi trips"),
-        (month(ROW).decode().encode("utf-16"), "UTF-16 text: give it as UTF-8 CSV"),
-        (b"\xfe\xff" + month(ROW).decode().encode("utf-16-be"), "UTF-16 text: give it as UTF-8 CSV"),
+        (month(ROW).decode().encode("utf-16"), "UTF-16 text: give it as Parquet or UTF-8 CSV"),
+        (b"\xfe\xff" + month(ROW).decode().encode("utf-16-be"), "UTF-16 text: give it as Parquet or UTF-8 CSV"),
         (month(ROW).decode().encode("utf-16-le"), "UTF-16 or binary: give it as UTF-8 CSV"),
         (month(ROW).replace(b",", b";"), "separated by semicolons: convert it to commas"),
         (month(ROW).replace(b",", b"\t"), "separated by tabs: convert it to commas"),
@@ -656,11 +591,10 @@ WITHOUT_TRIPS = "none of the columns of yellow-taxi trips"
         (b"a" * 5000, WITHOUT_TRIPS),
         (month(ROW, header=HEADER + b",\xff"), "is not UTF-8 CSV"),
         (month(ROW, header=HEADER + b',"a'), "is not UTF-8 CSV"),
-        (b"PK\x03\x04" + ROW, "is a ZIP archive: give it as UTF-8 CSV, plain or gzip"),
+        (b"PK\x03\x04" + ROW, "is a ZIP archive: give it as Parquet or UTF-8 CSV, plain or gzip"),
         (b"BZh9" + ROW, "compressed with bzip2: give it"),
         (b"\xfd7zXZ\0" + ROW, "compressed with xz: give it"),
         (b"\x28\xb5\x2f\xfd" + ROW, "compressed with Zstandard: give it"),
-        (b"PAR1" + ROW, "is a Parquet file: give the month as CSV"),
         (b"\x7fELF\x02\x01\x01\0\0", "UTF-16 or binary"),
     ],
 )  # fmt: skip
@@ -681,12 +615,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (gzip.compress(month(ROW, ROW_2)), f"{NAME}.gz"),
-        (gzip.compress(month(ROW, ROW_2)), NAME),
-        (month(ROW, ROW_2), f"{NAME}.gz"),
-        (gzip.compress(month(ROW)) + gzip.compress(ROW_2 + b"\n"), NAME),
-        (gzip.compress(month(ROW) + ROW_2[:9]) + gzip.compress(b"") + gzip.compress(ROW_2[9:]), NAME),
-        (gzip.compress(month(ROW, ROW_2)) + bytes(512), NAME),
+        (gzip.compress(month(ROW, ROW_2)), f"{NAME}.csv.gz"),
+        (gzip.compress(month(ROW, ROW_2)), f"{NAME}.csv"),
+        (month(ROW, ROW_2), f"{NAME}.csv.gz"),
+        (gzip.compress(month(ROW)) + gzip.compress(ROW_2 + b"\n"), f"{NAME}.csv"),
+        (gzip.compress(month(ROW) + ROW_2[:9]) + gzip.compress(b"") + gzip.compress(ROW_2[9:]), f"{NAME}.csv"),
+        (gzip.compress(month(ROW, ROW_2)) + bytes(512), f"{NAME}.csv"),
     ],
     ids=["gzip", "gzip named csv", "plain named gz", "two members", "members within a line", "zeros behind"],
 )

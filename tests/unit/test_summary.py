@@ -47,7 +47,7 @@ def test_the_text_says_where_each_row_went() -> None:
         "2021-01 from https://example.org/yellow_tripdata_2021-01.csv",
         "Rows in the file                    1,369,770",
         "  landed                            1,369,765",
-        "  rejected: broken lines                    5",
+        "  rejected: broken rows                     5",
         "  rejected: a value does not cast           7",
         "  removed: zero passengers             26,726",
         "  kept: passengers unknown             98,352",
@@ -74,7 +74,7 @@ def test_the_markdown_is_a_heading_the_source_a_table_and_the_tests() -> None:
         "| --- | ---: |\n"
         "| Rows in the file | 1,369,770 |\n"
         "| landed | 1,369,765 |\n"
-        "| rejected: broken lines | 5 |\n"
+        "| rejected: broken rows | 5 |\n"
         "| rejected: a value does not cast | 7 |\n"
         "| removed: zero passengers | 26,726 |\n"
         "| kept: passengers unknown | 98,352 |\n"
@@ -145,7 +145,7 @@ def warehouse(settings: Settings) -> Iterator[DuckWarehouse]:
         connected.frame("drop table raw.yellow_trips; drop table raw.rejected_rows")
         table("raw.yellow_trips", (31, "load_id as _load_id"))
         table("raw.rejected_rows", (2, "load_id as _load_id"))
-        table("trip_rejects", (3, "load_id, 'wrong value' as kind"), (2, "load_id, 'broken line' as kind"))
+        table("trip_rejects", (3, "load_id, 'wrong value' as kind"), (2, "load_id, 'broken row' as kind"))
         table(
             "stg_yellow_trips",
             (5, "load_id, 0 as passenger_count, null as reject_reason"),
@@ -191,7 +191,7 @@ def test_each_figure_is_counted_in_the_warehouse_for_this_load(warehouse: DuckWa
     assert summary.rows == [
         ("Rows in the file", 33),
         ("landed", 31),
-        ("rejected: broken lines", 2),
+        ("rejected: broken rows", 2),
         ("rejected: a value does not cast", 3),
         ("removed: zero passengers", 5),
         ("kept: passengers unknown", 6),

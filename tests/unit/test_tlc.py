@@ -6,7 +6,7 @@ import pytest
 
 from prefect_flows import tlc
 from prefect_flows.errors import UsageError
-from prefect_flows.tlc import COLUMN_NAMES, COLUMNS, bind, month_of, parse_month
+from prefect_flows.tlc import COLUMN_NAMES, COLUMNS, bind, may_be_unpublished, month_of, months_between, parse_month
 
 HEADERS = {
     "2009": "vendor_name,Trip_Pickup_DateTime,Trip_Dropoff_DateTime,Passenger_Count,Trip_Distance,Start_Lon,Start_Lat,"
@@ -185,3 +185,37 @@ def test_what_is_not_a_month_is_refused_with_what_to_write(text: str, words: str
 )
 def test_a_files_name_tells_its_month(source: str, month: str | None) -> None:
     assert month_of(source) == month
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "months"),
+    [
+        ("2020-11", "2021-02", ["2020-11", "2020-12", "2021-01", "2021-02"]),
+        ("2021-01", "2021-01", ["2021-01"]),
+    ],
+)
+def test_a_range_holds_its_first_and_its_last_month(first: str, last: str, months: list[str]) -> None:
+    assert months_between(first, last) == months
+
+
+def test_a_range_over_all_years_has_every_month_once() -> None:
+    months = months_between("2009-01", "2020-12")
+    assert len(set(months)) == len(months) == 12 * 12
+    assert months == sorted(months)
+    assert [parse_month(month) for month in months] == months
+
+
+@pytest.mark.parametrize(("first", "last"), [("2021-02", "2021-01"), ("2021-1", "2021-02"), ("2021-01", "2021-13")])
+def test_a_range_that_is_none_is_refused(first: str, last: str) -> None:
+    with pytest.raises(UsageError):
+        months_between(first, last)
+
+
+def test_a_month_may_be_unpublished_for_three_months(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Today(date):
+        @classmethod
+        def today(cls) -> "Today":
+            return cls(2021, 2, 15)
+
+    monkeypatch.setattr(tlc, "date", Today)
+    assert [may_be_unpublished(month) for month in ("2020-10", "2020-11", "2021-02")] == [False, True, True]
