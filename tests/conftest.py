@@ -64,6 +64,7 @@ def settings(request: pytest.FixtureRequest, target: str, tmp_path: Path) -> Ite
 def own_warehouse(request: pytest.FixtureRequest, target: str, folder: Path) -> Iterator[Settings]:
     """A warehouse that nothing else uses, gone afterwards."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAXI_TARGET", target)
         if target == "duckdb":
             patch.setenv("DUCKDB_PATH", str(folder / "warehouse.duckdb"))
             yield load_settings()

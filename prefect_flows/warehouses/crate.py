@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import httpx
@@ -168,8 +168,13 @@ class CrateWarehouse:
         try:
             yield writer
             writer.finish()
-        finally:
+        except BaseException:
             writer.close()
+            # As a rollback would; where the server is gone, the next try of the load does it.
+            with suppress(TaxiError):
+                self.discard(load.load_id)
+            raise
+        writer.close()
         with self._in_words(), self._engine.connect() as connection:
             self._refresh(connection, self._trips)
             self._refresh(connection, self._rejects)

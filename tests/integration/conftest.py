@@ -12,13 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pandas as pd
 import prefect.context
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from prefect_flows.settings import Settings
+from prefect_flows.transform import failures, run_dbt
+from prefect_flows.warehouses import Warehouse
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -140,3 +144,18 @@ def dbt(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `dbt` from the checkout's root on the test's target, with no Prefect server to be found."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     return lambda *arguments: run_command("dbt", *arguments, "--target", settings.target)
+
+
+def build(settings: Settings) -> str:
+    """One dbt build in this process, without Prefect; gives what failed, empty where nothing did."""
+    from dbt.cli.main import dbtRunner
+
+    return failures(run_dbt(dbtRunner().invoke, settings))
+
+
+def records(warehouse: Warehouse, query: str) -> list[dict[str, Any]]:
+    """The rows that a query gives; NULL is None, and a trip's time a time, which CrateDB gives as milliseconds."""
+    frame = warehouse.frame(query)
+    for name in frame.columns[frame.columns.str.endswith("_datetime")]:
+        frame[name] = pd.to_datetime(frame[name], unit="ms" if pd.api.types.is_numeric_dtype(frame[name]) else None)
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -64,7 +64,9 @@ def test_forced_load_replaces_the_staged_one(settings: Settings, tmp_path: Path)
 
 
 @TARGETS
-def test_rows_of_a_load_that_broke_off_are_removed(settings: Settings, tmp_path: Path) -> None:
+def test_rows_of_a_load_that_was_killed_are_removed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = file(tmp_path, 1)
     with open_warehouse(settings) as warehouse:
         load = put(warehouse, source).load.with_(status="loading")
@@ -72,11 +74,13 @@ def test_rows_of_a_load_that_broke_off_are_removed(settings: Settings, tmp_path:
         warehouse.save(load)
         with (
             pytest.raises(KeyboardInterrupt),
+            monkeypatch.context() as killed,
             warehouse.write(load) as writer,
             CsvReader(source.path) as reader,
         ):
-            # Neither refreshed nor committed: what a killed process leaves behind.
+            # Neither refreshed nor committed nor cleaned up: what a killed process leaves behind.
             writer.rows(next(iter(reader)).batch)
+            killed.setattr(type(warehouse), "discard", lambda *_: None)
             raise KeyboardInterrupt
         assert not put(warehouse, source).was_there
         assert warehouse.count(load.load_id) == (1_497, 3)

@@ -6,7 +6,7 @@
     to_double     a decimal number (`8`, `.20`, `-3.5`, `1e3`); not NaN, Infinity, or what only one engine knows (`1d`)
     to_timestamp  `2021-01-01 00:30:10`, also with a `T`, without seconds or with a fraction of them, and what
                   spreadsheets and portals make of it: month/day/year, `1/1/2021 0:30`, `01/01/2021 12:30:10 AM`;
-                  a day and a time that exist, without a zone
+                  a day and a time that exist, without a zone. CrateDB keeps milliseconds, DuckDB microseconds
 #}
 
 {% macro to_integer(column) %}{{ return(adapter.dispatch('to_integer')(column)) }}{% endmacro %}
@@ -54,7 +54,7 @@
     {%- set noon = "cast(try_cast(" ~ hour ~ " as integer) % 12 + case " ~ half ~ " when 'PM' then 12 else 0 end as text)"
     -%}
     case
-        when not ({{ minutes }} like ':__' or {{ minutes }} like ':__:__') then null
+        when {{ day }} like '%-%' or not ({{ minutes }} like ':__' or {{ minutes }} like ':__:__') then null
         when {{ half }} = ''
             then try_cast({{ date }} || ' ' || {{ _two_digits(hour) }} || {{ minutes }} as timestamp without time zone)
         when
