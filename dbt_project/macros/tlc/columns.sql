@@ -60,3 +60,17 @@
     (passenger_count != 0 or passenger_count is null)
     {%- endif -%}
 {%- endmacro %}
+
+{# How many rows of a load `trip_data` must hold: told without casting more than one column. #}
+{% macro rows_to_keep(load_id) -%}
+    select staged.n - wrong.n
+    from
+        (
+            select count(*) as n from {{ ref('stg_yellow_trips') }}
+            where load_id = '{{ load_id }}' and {{ has_passengers() }}
+        ) as staged,
+        (
+            select count(*) as n from {{ ref('stg_wrong_values') }}
+            where load_id = '{{ load_id }}' and {{ has_passengers() }}
+        ) as wrong
+{%- endmacro %}

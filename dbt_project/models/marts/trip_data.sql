@@ -1,3 +1,6 @@
+{{ config(materialized='publish_by_month', gated=true, counted_by='rows_to_keep') }}
+-- depends_on: {{ ref('stg_wrong_values') }}
+
 with
 
 trips as (

@@ -1,12 +1,12 @@
 with
 
-staged_loads as (
+published_loads as (
     select load_id
-    from {{ source('raw', 'loads') }}
-    where status = 'staged'
+    from {{ source('published', 'publications') }}
+    where model = 'trip_data'
 ),
 
-broken_lines as (
+broken_rows as (
     select
         _file_month as file_month,
         _load_id as load_id,
@@ -15,7 +15,7 @@ broken_lines as (
         reason,
         line_text
     from {{ source('raw', 'rejected_rows') }}
-    where _load_id in (select staged_loads.load_id from staged_loads)
+    where _load_id in (select published_loads.load_id from published_loads)
 ),
 
 wrong_values as (
@@ -24,12 +24,12 @@ wrong_values as (
         load_id,
         source_row,
         'wrong value' as kind,
-        reject_reason as reason,
+        reason,
         cast(null as text) as line_text
-    from {{ ref('stg_yellow_trips') }}
-    where reject_reason is not null
+    from {{ ref('stg_wrong_values') }}
+    where load_id in (select published_loads.load_id from published_loads)
 )
 
-select * from broken_lines
+select * from broken_rows
 union all
 select * from wrong_values

@@ -5,27 +5,38 @@
 {{ config(tags=['gate'], fail_calc='coalesce(sum(rows_that_do_not_cast), 0)') }}
 {% set allowed = (env_var('TAXI_MAX_REJECT_SHARE', '') or '0.01') | float %}
 
+-- depends_on: {{ ref('stg_yellow_trips') }}
+
 with
 
 loads as (
     select
         load_id,
-        count(*) as rows_landed,
-        count(reject_reason) as rows_that_do_not_cast,
-        min(reject_reason) as example
-    from {{ ref('stg_yellow_trips') }}
+        rows_landed
+    from {{ source('raw', 'loads') }}
+    where load_id in ({{ pending_load_ids() }})
+),
+
+wrong as (
+    select
+        load_id,
+        count(*) as rows_that_do_not_cast,
+        min(reason) as example
+    from {{ ref('stg_wrong_values') }}
+    where load_id in ({{ pending_load_ids() }})
     group by load_id
 ),
 
 above as (
     select
-        load_id,
-        rows_landed,
-        rows_that_do_not_cast,
-        example,
+        loads.load_id,
+        loads.rows_landed,
+        wrong.rows_that_do_not_cast,
+        wrong.example,
         {{ allowed }} as allowed_share
     from loads
-    where rows_that_do_not_cast > {{ allowed }} * rows_landed
+    inner join wrong on loads.load_id = wrong.load_id
+    where wrong.rows_that_do_not_cast > {{ allowed }} * loads.rows_landed
 )
 
 select * from above

@@ -16,7 +16,7 @@ loads as (
         rows_landed,
         rows_rejected
     from {{ source('raw', 'loads') }}
-    where status = 'staged'
+    where load_id in ({{ pending_load_ids() }})
 ),
 
 landed as (
@@ -24,6 +24,7 @@ landed as (
         _load_id as load_id,
         count(*) as rows_found
     from {{ source('raw', 'yellow_trips') }}
+    where _load_id in ({{ pending_load_ids() }})
     group by _load_id
 ),
 
@@ -32,6 +33,7 @@ rejected as (
         _load_id as load_id,
         count(*) as rows_found
     from {{ rejected_rows }}
+    where _load_id in ({{ pending_load_ids() }})
     group by _load_id
 ),
 

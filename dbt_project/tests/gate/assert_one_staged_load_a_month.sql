@@ -19,4 +19,7 @@ doubled as (
     where staged_loads > 1
 )
 
-select * from doubled
+select doubled.*
+from doubled
+inner join {{ source('raw', 'loads') }} as loads on doubled.file_month = loads.file_month
+where loads.load_id in ({{ pending_load_ids() }})

@@ -7,12 +7,6 @@
 
 with
 
-loads as (
-    select load_id
-    from {{ source('raw', 'loads') }}
-    where status = 'staged'
-),
-
 trips as (
     select
         _load_id as load_id,
@@ -20,7 +14,7 @@ trips as (
         tpep_pickup_datetime,
         tpep_dropoff_datetime
     from {{ source('raw', 'yellow_trips') }}
-    where _load_id in (select loads.load_id from loads)
+    where _load_id in ({{ pending_load_ids() }})
 ),
 
 without_a_time as (

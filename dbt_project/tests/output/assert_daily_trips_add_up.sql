@@ -11,6 +11,7 @@ by_day as (
         sum(trips) as trips,
         sum(revenue) as revenue
     from {{ ref('daily_trips') }}
+    where {{ published_now() }}
     group by file_month
 ),
 
@@ -20,6 +21,7 @@ by_trip as (
         count(*) as trips,
         sum(total_amount) as revenue
     from {{ ref('trip_data') }}
+    where {{ published_now() }}
     group by file_month
 ),
 

@@ -10,7 +10,9 @@ backward_trips as (
         tpep_pickup_datetime,
         tpep_dropoff_datetime
     from {{ ref('trip_data') }}
-    where tpep_dropoff_datetime < tpep_pickup_datetime
+    where
+        {{ published_now() }}
+        and tpep_dropoff_datetime < tpep_pickup_datetime
 )
 
 select * from backward_trips

@@ -9,10 +9,19 @@
 
 with
 
-loads as (
+staged_loads as (
     select load_id
     from {{ source('raw', 'loads') }}
     where status = 'staged'
+),
+
+loads as (
+    select load_id
+    from {{ source('published', 'publications') }}
+    where
+        model = 'trip_data'
+        and load_id in (select staged_loads.load_id from staged_loads)
+        and {{ published_now() }}
 ),
 
 landed as (
@@ -20,6 +29,7 @@ landed as (
         _load_id as load_id,
         count(*) as trips
     from {{ source('raw', 'yellow_trips') }}
+    where {{ published_now('_load_id', 'load_id') }}
     group by _load_id
 ),
 
@@ -28,6 +38,7 @@ kept as (
         load_id,
         count(*) as trips
     from {{ ref('trip_data') }}
+    where {{ published_now() }}
     group by load_id
 ),
 
@@ -38,7 +49,8 @@ left_out as (
     from {{ ref('stg_yellow_trips') }}
     -- the cheap condition first: CrateDB asks the costly one only of the rows that are left
     where
-        {{ condition }}
+        {{ published_now('load_id', 'load_id') }}
+        and {{ condition }}
         and reject_reason is null
     group by load_id
 ),
@@ -48,7 +60,9 @@ rejected as (
         load_id,
         count(*) as trips
     from {{ ref('trip_rejects') }}
-    where kind = 'wrong value'
+    where
+        kind = 'wrong value'
+        and {{ published_now() }}
     group by load_id
 ),
 

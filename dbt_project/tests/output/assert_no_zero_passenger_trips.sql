@@ -8,7 +8,9 @@ empty_trips as (
         source_row,
         passenger_count
     from {{ ref('trip_data') }}
-    where passenger_count = 0
+    where
+        {{ published_now() }}
+        and passenger_count = 0
 )
 
 select * from empty_trips

@@ -6,10 +6,19 @@
 
 with
 
-loads as (
+staged_loads as (
     select load_id
     from {{ source('raw', 'loads') }}
     where status = 'staged'
+),
+
+loads as (
+    select load_id
+    from {{ source('published', 'publications') }}
+    where
+        model = 'trip_data'
+        and load_id in (select staged_loads.load_id from staged_loads)
+        and {{ published_now() }}
 ),
 
 staged as (
@@ -19,7 +28,8 @@ staged as (
     from {{ ref('stg_yellow_trips') }}
     -- the cheap condition first: CrateDB asks the costly one only of the rows that are left
     where
-        passenger_count is null
+        {{ published_now('load_id', 'load_id') }}
+        and passenger_count is null
         and reject_reason is null
     group by load_id
 ),
@@ -29,7 +39,9 @@ published as (
         load_id,
         count(*) as trips
     from {{ ref('trip_data') }}
-    where passenger_count is null
+    where
+        {{ published_now() }}
+        and passenger_count is null
     group by load_id
 ),
 
