@@ -113,8 +113,20 @@ def backfill(
 
 
 @app.command()
+def rollback(month: Annotated[str, typer.Option(help="YYYY-MM.")], target: Target = None) -> None:
+    """Publish the load that a month had before its newest one."""
+    with _exit_code():
+        settings, month = load_settings(target=target), parse_month(month)
+        _without_telemetry()
+        from prefect_flows.flows import yellow_taxi_rollback
+        from prefect_flows.report.summary import as_text
+
+        typer.echo("\n" + as_text(yellow_taxi_rollback(month=month, target=settings.target)))
+
+
+@app.command()
 def status(target: Target = None) -> None:
-    """Show every month: loaded, published or failed, its rows and rejects, when, and why it failed."""
+    """Show every month: published, staged, refused or failed, its rows and rejects, when, and why."""
     with _exit_code():
         settings = load_settings(target=target)
         from prefect_flows.report.months import as_text, of_warehouse

@@ -36,5 +36,9 @@ class WarehouseError(TaxiError):
     """The warehouse refused, or did not keep, what was sent to it."""
 
 
+class LoadTaken(WarehouseError):
+    """Another run does this load now: what it does must be left alone."""
+
+
 class TransformError(TaxiError):
     """dbt could not build or tests found what must not be published."""

@@ -21,12 +21,12 @@ from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from prefect_flows import fetch, transform
 from prefect_flows.errors import TaxiError, Unavailable
-from prefect_flows.land import Landed, land, landed_from
+from prefect_flows.land import Landed, land, landed_from, roll_back
 from prefect_flows.progress import progress
 from prefect_flows.report import summary
 from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing
 from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
-from prefect_flows.tlc import month_of, months_between
+from prefect_flows.tlc import month_of, months_between, parse_month
 from prefect_flows.transform import NodeResult
 from prefect_flows.warehouses import open_warehouse
 
@@ -104,8 +104,8 @@ def land_month(source: str, month: str, settings: Settings, force: bool) -> Land
 
 
 @task(task_run_name="dbt build", cache_policy=NO_CACHE)
-def dbt_build(settings: Settings) -> list[NodeResult]:
-    """The models built and tested: one task run a node."""
+def dbt_build(settings: Settings, months: list[str]) -> list[NodeResult]:
+    """The months tested and published: one task run a node."""
     runner = PrefectDbtRunner(
         settings=PrefectDbtSettings(
             project_dir=PROJECT_ROOT,
@@ -119,7 +119,7 @@ def dbt_build(settings: Settings) -> list[NodeResult]:
     )
     before = set(threading.enumerate())
     try:
-        return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings)
+        return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings, months)
     finally:
         _join_node_tasks(set(threading.enumerate()) - before)
 
@@ -164,11 +164,33 @@ def yellow_taxi(
     """
     settings = load_settings(target=target, max_reject_share=max_reject_share)
     source, month = fetch.locate(source, month, settings.source_template)
-    landed = _fetch_and_land(source, month, settings, force)
-    results = dbt_build(settings)
+    return _publish(settings, month, _fetch_and_land(source, month, settings, force))
+
+
+def _publish(settings: Settings, month: str, landed: Landed) -> summary.Summary:
+    results = dbt_build(settings, [month])
     create_table_artifact(summary.as_table(results), key=f"yellow-taxi-tests-{month}", description=f"Tests of {month}")
     transform.raise_for_failures(results)
     return publish_summary(settings, month, landed, results)
+
+
+@task(task_run_name="stage the load before of {month}", **_RETRIES)
+def restage(month: str, settings: Settings) -> Landed:
+    """The month's load before the staged one, staged again."""
+    with open_warehouse(settings) as warehouse:
+        return Landed(roll_back(warehouse, month), was_there=True)
+
+
+@flow(name="yellow-taxi-rollback", flow_run_name="yellow-taxi {month} rollback")
+def yellow_taxi_rollback(month: str, target: Target | None = None) -> summary.Summary:
+    """Publish the load that a month had before its newest one, through the same tests.
+
+    Args:
+        month: The month as YYYY-MM.
+        target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
+    """
+    settings, month = load_settings(target=target), parse_month(month)
+    return _publish(settings, month, restage(month, settings))
 
 
 @flow(name="yellow-taxi-backfill", flow_run_name="yellow-taxi {from_month} to {to_month}")
@@ -208,8 +230,8 @@ def yellow_taxi_backfill(
         months = [of_landing(month, _outcome(future)) for month, future in futures.items()]
     create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
     failure = ""
-    if any(line.state != "failed" for line in months):
-        results = dbt_build(settings)
+    if landed := [line.month for line in months if line.state != "failed"]:
+        results = dbt_build(settings, landed)
         create_table_artifact(
             summary.as_table(results),
             key=f"yellow-taxi-tests-{from_month}-{to_month}",

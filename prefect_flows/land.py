@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from prefect_flows.errors import FileRefused, TaxiError, WarehouseError
+from prefect_flows.errors import FileRefused, LoadTaken, TaxiError, UsageError, WarehouseError
 from prefect_flows.fetch import SourceFile, without_credentials
 from prefect_flows.read import Reader, open_month
 from prefect_flows.warehouses import Load, Warehouse, now
@@ -56,6 +56,12 @@ def land(
         WarehouseError, Unavailable: the warehouse did not keep what it was sent.
     """
     loads = warehouse.loads(month)
+    for load in loads:
+        if load.status == "loading" and warehouse.is_being_written(load):
+            raise WarehouseError(
+                f"{month} is being loaded by another run since {load.started_at:%Y-%m-%d %H:%M} UTC: "
+                "wait until it has ended, then run again."
+            )
     if not force:
         for load in reversed(loads):
             if load.sha256 == file.sha256 and load.status in ("staged", "superseded") and _is_whole(warehouse, load):
@@ -76,6 +82,23 @@ def landed_from(warehouse: Warehouse, url: str, month: str) -> Landed | None:
         if load.status == "staged" and load.source_url == without_credentials(url) and _is_whole(warehouse, load):
             return Landed(load, was_there=True)
     return None
+
+
+def roll_back(warehouse: Warehouse, month: str) -> Load:
+    """Stage the month's load before the staged one again.
+
+    Raises:
+        UsageError: none is kept whole.
+    """
+    loads = [load for load in warehouse.loads(month) if load.status == "superseded" and _is_whole(warehouse, load)]
+    if not loads:
+        raise UsageError(
+            f"There is no earlier load of {month} to go back to: TAXI_KEEP_LOADS says how many are kept; "
+            "load its file instead."
+        )
+    load = max(loads, key=_staged_at).with_(finished_at=now())
+    warehouse.stage(load)
+    return load.with_(status="staged")
 
 
 def _free_id(loads: list[Load], month: str, file: SourceFile) -> str:
@@ -115,6 +138,8 @@ def _load_file(
             warehouse.save(load)
             load = _copy(warehouse, reader, load, on_rows)
         _check(warehouse, load, file.path.name, max_reject_share)
+    except LoadTaken:
+        raise
     except TaxiError as error:
         warehouse.save(load.with_(status="failed", finished_at=now(), error=str(error)))
         raise

@@ -155,10 +155,12 @@ def _in_words(error: ValidationError) -> str:
 
 
 @contextmanager
-def in_environment(settings: Settings) -> Iterator[None]:
-    """Put the settings into this process's environment, where an in-process dbt reads them, and take them out again."""
-    before = {name: os.environ.get(name) for name in settings.environment()}
-    os.environ.update(settings.environment())
+def in_environment(settings: Settings, **more: str) -> Iterator[None]:
+    """Put the settings into this process's environment, where an in-process dbt reads them, and take them out again;
+    `more` goes in with them."""
+    variables = settings.environment() | more
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ class NodeResult:
 
     `status` is dbt's own (`success`, `pass`, `warn`, `fail`, `error`, `skipped`); `failures` is the number that a
     test returned; `column` and `model` say what a test looked at, where its definition tells; `rule` is the test's
-    description; `seconds` is the time it took.
+    description; `seconds` is the time it took; `gate` says that it is a test which stands before publication.
     """
 
     name: str
@@ -39,6 +39,7 @@ class NodeResult:
     model: str | None
     rule: str
     seconds: float
+    gate: bool = False
 
     @property
     def failed(self) -> bool:
@@ -71,21 +72,31 @@ def target_path(settings: Settings) -> Path:
     return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target") / settings.target
 
 
-def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings) -> list[NodeResult]:
-    """Build and test.
+def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings, months: Sequence[str] = ()) -> list[NodeResult]:
+    """Build and test what is pending.
+
+    One month that fails the gate keeps dbt from publishing any: it is recorded as refused, and dbt runs once more for
+    the others.
 
     Args:
         invoke: takes dbt's arguments and gives back a `dbtRunnerResult`.
         settings: which target, and the connection to it.
+        months: the months to publish; none means all.
 
     Raises:
         TransformError: dbt did not get as far as running a node.
     """
-    with _ONE_AT_A_TIME, in_environment(settings):
-        try:
-            outcome = invoke(dbt_arguments(settings))
-        except ValueError as error:  # what Prefect's runner makes of an error that dbt raises
-            raise TransformError(f"dbt could not run: {_one_line(str(error))}.") from None
+    with _ONE_AT_A_TIME, in_environment(settings, TAXI_MONTHS=",".join(months)):
+        results = _run_once(invoke, settings)
+        refused = [result for result in results if result.failed and result.gate]
+        return refused + _run_once(invoke, settings) if refused and len(months) != 1 else results
+
+
+def _run_once(invoke: Callable[[list[str]], Any], settings: Settings) -> list[NodeResult]:
+    try:
+        outcome = invoke(dbt_arguments(settings))
+    except ValueError as error:  # what Prefect's runner makes of an error that dbt raises
+        raise TransformError(f"dbt could not run: {_one_line(str(error))}.") from None
     if outcome.exception is not None:
         raise TransformError(f"dbt could not run: {_one_line(str(outcome.exception))}.")
     return [_record(result) for result in outcome.result.results]
@@ -130,6 +141,7 @@ def _record(result: Any) -> NodeResult:
         model=attached.rsplit(".", 1)[-1] if attached else None,
         rule=" ".join((getattr(node, "description", "") or "").split()),
         seconds=round(result.execution_time, 3),
+        gate="gate" in getattr(node, "tags", []),
     )
 
 

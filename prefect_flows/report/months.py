@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from io import StringIO
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -53,38 +54,52 @@ def of_landing(month: str, outcome: Landed | Exception) -> MonthLine:
 
 
 def of_warehouse(warehouse: Warehouse) -> list[MonthLine]:
-    """Every month of the ledger, in order: `published`, `staged` (dbt has not published it), `loading` or `failed`.
+    """Every month of the ledger, in order.
+
+    Its state is that of its publication (`published`, `suspect`, `refused`, …), or `staged` where dbt has not got to
+    the staged load yet, or `loading` or `failed` where nothing is staged.
 
     Raises:
         WarehouseError, Unavailable: the warehouse does not answer.
     """
-    published = _published(warehouse)
+    publications = _publications(warehouse)
     loads = sorted(warehouse.loads(), key=lambda load: load.file_month)
-    return [_line(month, list(of_month), published) for month, of_month in groupby(loads, lambda load: load.file_month)]
+    return [
+        _line(month, list(of_month), publications.get(month))
+        for month, of_month in groupby(loads, lambda load: load.file_month)
+    ]
 
 
-def _published(warehouse: Warehouse) -> set[str]:
+def _publications(warehouse: Warehouse) -> dict[str, Any]:
     found = warehouse.frame(
         "select count(*) as n from information_schema.tables"
-        " where table_schema = '{schema}' and table_name = 'trip_data'"
+        " where table_schema = '{schema}' and table_name = 'publications'"
     )
     if not found["n"].item():
-        return set()
-    return set(warehouse.frame("select distinct load_id from {schema}.trip_data")["load_id"])
+        return {}
+    rows = warehouse.frame(
+        "select file_month, load_id, state, refused_load_id, failed_tests from {schema}.publications"
+        " where model = 'trip_data'"
+    )
+    return {str(row.file_month): row for row in rows.itertuples()}
 
 
-def _line(month: str, loads: Sequence[Load], published: set[str]) -> MonthLine:
+def _line(month: str, loads: Sequence[Load], publication: Any) -> MonthLine:
     def newest(status: str) -> Load | None:
         return next((load for load in reversed(loads) if load.status == status), None)
 
     staged, failed, loading = newest("staged"), newest("failed"), newest("loading")
     # A failure is told until a load after it succeeds.
     why = failed.error or "" if failed and (not staged or failed.started_at > staged.started_at) else ""
-    if staged:
-        state = "published" if staged.load_id in published else "staged"
-        return MonthLine(month, state, staged.rows_landed, staged.rows_rejected, staged.finished_at, why)
-    load = loading or failed or loads[-1]
-    return MonthLine(month, load.status, None, None, load.finished_at or load.started_at, why)
+    if not staged:
+        load = loading or failed or loads[-1]
+        return MonthLine(month, load.status, None, None, load.finished_at or load.started_at, why)
+    state = "staged"
+    if publication and staged.load_id in (publication.load_id, publication.refused_load_id):
+        state = publication.state
+        if isinstance(publication.failed_tests, str):
+            why = f"failed {publication.failed_tests}"
+    return MonthLine(month, state, staged.rows_landed, staged.rows_rejected, staged.finished_at, why)
 
 
 def as_text(lines: Sequence[MonthLine]) -> str:

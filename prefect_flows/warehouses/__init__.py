@@ -79,6 +79,9 @@ class Warehouse(Protocol):
     def save(self, load: Load) -> None:
         """Write a load's ledger row, or write it anew."""
 
+    def is_being_written(self, load: Load) -> bool:
+        """Whether a load that the ledger calls `loading` has another run at it, and is not what a dead one left."""
+
     def stage(self, load: Load) -> None:
         """In one step: this load is the month's staged one, and the one before it is superseded."""
 

@@ -22,13 +22,14 @@ import pyarrow as pa
 import sqlalchemy as sa
 from crate.client.exceptions import ConnectionError as CrateUnreachable
 
-from prefect_flows.errors import TaxiError, Unavailable, WarehouseError
+from prefect_flows.errors import LoadTaken, TaxiError, Unavailable, WarehouseError
 from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
 IN_FLIGHT = 2
 SECONDS_TO_END = 30
+SECONDS_BETWEEN_SIGNS = 2.0
 TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
 
 
@@ -141,6 +142,16 @@ class CrateWarehouse:
                 connection.execute(self._loads.insert().values(values))
             self._refresh(connection, self._loads)
 
+    def is_being_written(self, load: Load) -> bool:
+        """A writer tells its progress in the ledger, every `SECONDS_BETWEEN_SIGNS`."""
+        until = time.monotonic() + 3 * SECONDS_BETWEEN_SIGNS
+        while time.monotonic() < until:
+            time.sleep(SECONDS_BETWEEN_SIGNS / 2)
+            now_there = next((there for there in self.loads(load.file_month) if there.load_id == load.load_id), None)
+            if now_there != load:
+                return bool(now_there and now_there.status == "loading")
+        return False
+
     def stage(self, load: Load) -> None:
         self.save(load)
         replicas = self._settings.cratedb_replicas
@@ -168,6 +179,9 @@ class CrateWarehouse:
         try:
             yield writer
             writer.finish()
+        except LoadTaken:
+            writer.close()
+            raise
         except BaseException:
             writer.close()
             # As a rollback would; where the server is gone, the next try of the load does it.
@@ -222,6 +236,16 @@ class CrateWarehouse:
         if response.is_success:
             return int(answer["rowcount"])
         raise _refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
+
+    def assert_own(self, load: Load) -> None:
+        """Raise `LoadTaken` where another run has begun the load anew; asked before each request that writes."""
+        query = sa.select(self._loads.c.started_at).where(self._loads.c.load_id == load.load_id)
+        with self._in_words(), self._engine.connect() as connection:
+            if connection.execute(query).scalar_one_or_none() != load.started_at:
+                raise LoadTaken(
+                    f"Another run has begun to load {load.file_month} from the same file: wait until it has ended, "
+                    "then run again."
+                )
 
     def _end_statements(self, connection: sa.Connection, load_id: str) -> None:
         """End the inserts of a load whose client is gone: they run on without it, and would write behind a clean-up."""
@@ -281,10 +305,16 @@ class _CrateWriter:
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="insert")
         self._sent: deque[Future[None]] = deque()
         self._has_partition = False
+        self._load, self._rows, self._told = load, 0, time.monotonic()
         # Literals, so that the load's statements can be told in sys.jobs.
         self._constants = f"'{load.load_id}', '{load.file_month}'"
 
     def rows(self, batch: pa.RecordBatch) -> None:
+        self._rows += batch.num_rows
+        if time.monotonic() - self._told > SECONDS_BETWEEN_SIGNS:
+            self._told = time.monotonic()
+            self._warehouse.assert_own(self._load)
+            self._warehouse.save(self._load.with_(rows_landed=self._rows))
         if not self._has_partition:
             # The partition is made by a single VALUES: CrateDB suspends an `INSERT … SELECT` that has to make one for
             # as long as the node's last statement took, up to 10 s.
@@ -303,6 +333,7 @@ class _CrateWriter:
     def finish(self) -> None:
         while self._sent:
             self._sent.popleft().result()
+        self._warehouse.assert_own(self._load)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -67,6 +67,9 @@ class DuckWarehouse:
         values = [getattr(load, name) for name in _LEDGER]
         self._execute(f"INSERT OR REPLACE INTO {self._raw}.loads ({', '.join(_LEDGER)}) VALUES ({marks})", values)
 
+    def is_being_written(self, load: Load) -> bool:
+        return False  # another process could not have opened the file
+
     def stage(self, load: Load) -> None:
         with self._transaction():
             self._execute(
