@@ -95,7 +95,7 @@ def test_months_that_fail_are_listed_and_do_not_stop_the_others(
 @pytest.fixture
 def land_months(flow_settings: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
     """Runs the flow in this process without its dbt part, which the test above has; gives each month's state."""
-    monkeypatch.setattr(flows, "dbt_build", lambda settings: [])
+    monkeypatch.setattr(flows, "dbt_build", lambda settings, months: [])
 
     def run(template: str, **parameters: object) -> dict[str, str]:
         try:

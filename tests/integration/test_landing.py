@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from prefect_flows.errors import WarehouseError
+from prefect_flows.errors import LoadTaken, WarehouseError
 from prefect_flows.fetch import SourceFile, fetch
 from prefect_flows.land import Landed, land
 from prefect_flows.read_csv import CsvReader
@@ -143,3 +143,47 @@ def test_insert_of_a_dead_load_is_ended_before_the_clean_up(
 def test_statement_that_the_warehouse_refuses_is_one_sentence(settings: Settings) -> None:
     with open_warehouse(settings) as warehouse, pytest.raises(WarehouseError, match="refused a statement"):
         warehouse.frame("select no_such_column from {raw}.loads")
+
+
+@CRATEDB_ONLY
+def test_month_that_another_run_loads_is_left_to_it(
+    target: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crate, "SECONDS_BETWEEN_SIGNS", 0.2)
+    source = file(tmp_path, 1)
+    with open_warehouse(settings) as first, open_warehouse(settings) as second, ThreadPoolExecutor(1) as pool:
+        load = put(first, source).load.with_(status="loading", finished_at=None)
+
+        def write_slowly() -> None:
+            with first.write(load) as writer, CsvReader(source.path) as reader:
+                batch = next(iter(reader)).batch
+                for row in range(20):
+                    time.sleep(0.2)
+                    writer.rows(batch.slice(row, 1))
+
+        first.save(load)
+        slow = pool.submit(write_slowly)
+        with pytest.raises(WarehouseError, match=f"^{MONTH} is being loaded by another run since .* UTC: wait"):
+            put(second, source)
+        slow.result()
+        assert first.count(load.load_id)[0] == 20
+        # A run that is gone shows no sign, and what it left is done again.
+        assert not put(second, source).was_there
+        assert second.count(load.load_id) == (1_497, 3)
+
+
+@CRATEDB_ONLY
+def test_run_that_was_taken_for_dead_writes_nothing_more(target: str, settings: Settings, tmp_path: Path) -> None:
+    source = file(tmp_path, 1)
+    with open_warehouse(settings) as first, open_warehouse(settings) as second:
+        load = put(first, source).load.with_(status="loading", finished_at=None)
+        first.discard(load.load_id)
+        first.save(load)
+        with pytest.raises(LoadTaken), first.write(load) as writer, CsvReader(source.path) as reader:
+            batch = next(iter(reader)).batch
+            writer.rows(batch.slice(0, 1))
+            # Silent for too long: another run does it, and is done before this one goes on.
+            assert not put(second, source).was_there
+            writer.rows(batch.slice(1))
+        assert second.count(load.load_id) == (1_497, 3)
+        assert [load.status for load in second.loads(MONTH)] == ["staged"]

@@ -51,13 +51,29 @@ def test_a_month_stands_where_its_newest_load_puts_it(
     assert (line.rows, line.rejected) == ((10, 2) if state == "staged" else (None, None))
 
 
-def test_a_staged_month_is_published_once_trip_data_has_its_load(warehouse: DuckWarehouse) -> None:
+@pytest.mark.parametrize(
+    ("publication", "state", "why"),
+    [
+        (("2021-01-staged-1", "published", None, None), "published", ""),
+        (("2021-01-staged-1", "suspect", None, "t"), "suspect", "failed t"),
+        (("2021-01-superseded-0", "refused", "2021-01-staged-1", "t, u"), "refused", "failed t, u"),
+        ((None, "refused", "2021-01-staged-1", "t"), "refused", "failed t"),
+        (("2021-01-superseded-0", "published", None, None), "staged", ""),
+        (("2021-01-superseded-0", "refused", "2021-01-superseded-1", "t"), "staged", ""),
+    ],
+)
+def test_a_staged_month_stands_where_its_publication_says(
+    warehouse: DuckWarehouse, publication: tuple[str | None, ...], state: str, why: str
+) -> None:
     with warehouse:
-        for month in ("2021-02", "2021-01"):
-            warehouse.save(a_load(month, "staged"))
-        warehouse.frame("create table {schema}.trip_data as select '2021-01-staged-1' as load_id")
-        states = [(line.month, line.state) for line in of_warehouse(warehouse)]
-    assert states == [("2021-01", "published"), ("2021-02", "staged")]
+        warehouse.save(a_load("2021-01", "staged"))
+        values = ", ".join("null::text" if value is None else f"'{value}'" for value in publication)
+        warehouse.frame(
+            "create table {schema}.publications as select 'trip_data' as model, '2021-01' as file_month, *"
+            f" from (values ({values})) as p (load_id, state, refused_load_id, failed_tests)"
+        )
+        (line,) = of_warehouse(warehouse)
+    assert (line.state, line.why) == (state, why)
 
 
 def test_an_empty_ledger_has_no_months(warehouse: DuckWarehouse) -> None:

@@ -1,0 +1,327 @@
+"""Publication on both targets: what a run publishes and what it leaves, the gate, rollback, an analyst's schema."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dbt.cli.main import dbtRunner
+
+from prefect_flows.fetch import fetch
+from prefect_flows.land import land, roll_back
+from prefect_flows.sample import SampleFacts, write_sample
+from prefect_flows.settings import Settings, in_environment
+from prefect_flows.tlc import months_between
+from prefect_flows.transform import NodeResult, failures, run_dbt
+from prefect_flows.warehouses import open_warehouse
+from tests.conftest import TARGETS
+from tests.integration.conftest import PROJECT, records
+
+FIRST, SECOND, THIRD = "2021-01", "2021-02", "2021-03"
+POISON = "stg_yellow_trips_vendorid_in_dictionary"
+
+pytestmark = TARGETS
+
+
+class Project:
+    """A warehouse, and a copy of the dbt project whose files a test may edit."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        shutil.copytree(PROJECT / "dbt_project", folder / "dbt_project")
+        for name in ("dbt_project.yml", "profiles.yml"):
+            shutil.copy(PROJECT / name, folder)
+
+    @property
+    def dev_schema(self) -> str:
+        return f"{self.settings.cratedb_schema}_dev"
+
+    def put(self, month: str, *, seed: int = 1, poisoned: bool = False, force: bool = False) -> SampleFacts:
+        """Land a small month; a poisoned one has a vendor that the dictionary does not list."""
+        path = self.folder / "files" / str(seed) / f"yellow_tripdata_{month}.csv"
+        facts = write_sample(path, month, rows=1_000 + seed, broken=0 if poisoned else 2, seed=seed)
+        if poisoned:
+            header, first, rest = path.read_bytes().split(b"\n", 2)
+            path.write_bytes(b"\n".join([header, b"55," + first.partition(b",")[2], rest]))
+        with open_warehouse(self.settings) as warehouse:
+            land(warehouse, fetch(str(path), path), month, max_reject_share=0.1, keep_loads=1, force=force)
+        return facts
+
+    def build(self, *months: str) -> list[NodeResult]:
+        """What a flow does after landing."""
+        return run_dbt(self._invoke, self.settings, months)
+
+    def dbt(self, command: str, *arguments: str, target: str | None = None, **variables: str) -> Any:
+        """What an analyst calls."""
+        with in_environment(self.settings, **variables):
+            return self._invoke([command, "--target", target or self.settings.target, *arguments])
+
+    def _invoke(self, arguments: list[str]) -> Any:
+        arguments = [argument for argument in arguments if argument != str(PROJECT)]
+        arguments = [argument for argument in arguments if argument not in ("--project-dir", "--profiles-dir")]
+        where = ["--project-dir", str(self.folder), "--profiles-dir", str(self.folder)]
+        return dbtRunner().invoke([*arguments, *where])
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.folder / "dbt_project" / name
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+
+    def frame(self, query: str) -> list[dict[str, Any]]:
+        with open_warehouse(self.settings) as warehouse:
+            return records(warehouse, query)
+
+    @property
+    def trips(self) -> dict[str, int]:
+        found = self.frame("select file_month, count(*) as n from {schema}.trip_data group by file_month")
+        return {row["file_month"]: row["n"] for row in found}
+
+    @property
+    def builds(self) -> dict[str, str]:
+        """The build that each month's rows come from; all of a month come from one."""
+        found = self.frame("select distinct file_month, build_id from {schema}.trip_data")
+        builds = {row["file_month"]: row["build_id"] for row in found}
+        assert len(builds) == len(found), "a month has rows of two builds"
+        return builds
+
+    @property
+    def states(self) -> dict[str, str]:
+        found = self.frame("select file_month, state from {schema}.publications where model = 'trip_data'")
+        return {row["file_month"]: row["state"] for row in found}
+
+
+@pytest.fixture
+def project(
+    request: pytest.FixtureRequest, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
+    monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path / "target"))
+    project = Project(settings, tmp_path / "project")
+    yield project
+    if settings.target == "cratedb":
+        request.getfixturevalue("cratedb").drop_schemas(project.dev_schema)
+
+
+def ok(results: list[NodeResult]) -> None:
+    assert failures(results) == ""
+
+
+def said(outcome: Any) -> str:
+    """What dbt says of the nodes that failed."""
+    failed = [result for result in outcome.result.results if result.status in ("error", "fail")]
+    return "\n".join(f"{result.node.name}: {result.message}" for result in failed)
+
+
+def test_only_what_is_new_is_published(project: Project) -> None:
+    facts = {month: project.put(month) for month in (FIRST, SECOND)}
+    ok(project.build())
+    before = project.builds
+    assert set(before.values()) == {before[FIRST]}
+
+    ok(project.build())
+    assert project.builds == before
+
+    facts[THIRD] = project.put(THIRD)
+    facts[FIRST] = project.put(FIRST, seed=2)
+    ok(project.build())
+    assert project.trips == {month: fact.trips for month, fact in facts.items()}
+    assert project.builds[SECOND] == before[SECOND]
+    assert project.builds[FIRST] == project.builds[THIRD] != before[FIRST]
+    assert project.states == dict.fromkeys(facts, "published")
+
+
+def test_a_flow_publishes_its_own_months_only(project: Project) -> None:
+    facts = {month: project.put(month) for month in (FIRST, SECOND)}
+    ok(project.build(SECOND))
+    assert project.trips == {SECOND: facts[SECOND].trips}
+
+
+def test_edited_rules_publish_every_month_anew(project: Project) -> None:
+    facts = {month: project.put(month) for month in (FIRST, SECOND)}
+    ok(project.build())
+    before = project.builds
+
+    # A macro that the model calls, a macro that staging calls, a var: each is part of the rules.
+    project.edit("macros/tlc/columns.sql", "passenger_count != 0 or passenger_count is null", "passenger_count > 1")
+    ok([result for result in project.build() if not result.failed])
+    after = project.builds
+    assert set(after) == set(before) and after[FIRST] != before[FIRST] and after[SECOND] != before[SECOND]
+    found = project.frame("select min(passenger_count) as n from {schema}.trip_data")
+    assert found == [{"n": 2}]
+
+    project.edit("macros/tlc/columns.sql", "passenger_count > 1", "passenger_count != 0 or passenger_count is null")
+    project.edit("macros/tlc/columns.sql", "when 'cmt' then 1", "when 'cmt' then 1 when 'cmt inc' then 1")
+    ok(project.build())
+    assert project.builds[FIRST] != after[FIRST]
+    assert project.trips == {month: fact.trips for month, fact in facts.items()}
+
+    outcome = project.dbt("build", "--vars", "{drop_unknown_passengers: true}")
+    assert outcome.success, said(outcome)
+    known = {month: fact.trips - fact.unknown_passengers for month, fact in facts.items()}
+    assert project.trips == known
+
+    before = project.builds
+    assert project.dbt("build", "--full-refresh").success
+    assert project.trips == {month: fact.trips for month, fact in facts.items()}
+    assert not set(project.builds.values()) & set(before.values())
+    before = project.builds
+    assert project.dbt("build", "--full-refresh").success
+    assert not set(project.builds.values()) & set(before.values())
+
+
+def test_a_new_column_is_added_and_a_changed_type_is_refused(project: Project) -> None:
+    facts = project.put(FIRST)
+    ok(project.build())
+
+    project.edit(
+        "models/marts/trip_data.sql", "as build_id\nfrom kept", "as build_id,\n    fare_amount * 2 as twice\nfrom kept"
+    )
+    project.edit(
+        "models/marts/trip_data.yml",
+        "    columns:\n",
+        "    columns:\n      - name: twice\n        data_type: double precision\n",
+    )
+    ok(project.build())
+    found = project.frame("select count(twice) as n, sum(twice - 2 * fare_amount) as d from {schema}.trip_data")
+    assert found == [{"n": facts.trips, "d": 0}]
+
+    before = project.builds
+    project.edit(
+        "models/marts/trip_data.yml",
+        "name: twice\n        data_type: double precision",
+        "name: twice\n        data_type: text",
+    )
+    sentence = failures(project.build())
+    assert "Column twice of trip_data holds" in sentence and "another name" in sentence
+    assert project.builds == before
+
+
+def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(project: Project) -> None:
+    facts = {FIRST: project.put(FIRST)}
+    ok(project.build())
+    before = project.builds
+    poisoned = project.put(FIRST, seed=3, poisoned=True)
+    facts[SECOND] = project.put(SECOND)
+
+    sentence = failures(project.build())
+
+    assert POISON in sentence and "1 failing row" in sentence
+    assert project.trips == {month: fact.trips for month, fact in facts.items()}
+    assert project.builds[FIRST] == before[FIRST]
+    assert project.states == {FIRST: "refused", SECOND: "published"}
+    (row,) = project.frame(
+        "select failed_tests, row_count from {schema}.publications where model = 'trip_data' and file_month = '2021-01'"
+    )
+    assert row == {"failed_tests": POISON, "row_count": facts[FIRST].trips}
+
+    # It is left alone, until its rules change: the vendor is listed.
+    ok(project.build())
+    assert project.builds[FIRST] == before[FIRST] and project.states[FIRST] == "refused"
+    project.edit("models/staging/stg_yellow_trips.yml", "values: [1, 2, 3, 4, 6, 7]", "values: [1, 2, 3, 4, 6, 7, 55]")
+    assert project.dbt("build", "--full-refresh").success
+    assert project.trips[FIRST] == poisoned.trips
+    assert project.states[FIRST] == "published"
+
+
+def test_a_month_that_was_never_published_stays_unseen_when_it_is_refused(project: Project) -> None:
+    project.put(FIRST, poisoned=True)
+    assert POISON in failures(project.build())
+    assert project.states == {FIRST: "refused"}
+    corrected = project.put(FIRST, seed=2)
+    ok(project.build())
+    assert project.trips == {FIRST: corrected.trips}
+    assert project.states == {FIRST: "published"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run",), ("build", "--select", "trip_data"), ("build", "--exclude", POISON)],
+    ids=["dbt run", "the model alone", "without one test"],
+)
+def test_nothing_is_published_without_the_gate(project: Project, command: tuple[str, ...]) -> None:
+    facts = project.put(FIRST)
+    ok(project.build())
+    before = project.builds
+    project.put(FIRST, seed=2)
+
+    outcome = project.dbt(*command)
+
+    assert not outcome.success
+    assert f"dbt build --target {project.settings.target}" in said(outcome)
+    assert (project.builds, project.trips) == (before, {FIRST: facts.trips})
+
+
+def test_a_failed_output_test_makes_the_publication_suspect(project: Project) -> None:
+    project.put(FIRST)
+    project.edit(
+        "tests/output/assert_no_zero_passenger_trips.sql", "and passenger_count = 0", "and passenger_count = 1"
+    )
+
+    assert "assert_no_zero_passenger_trips" in failures(project.build())
+
+    assert project.states == {FIRST: "suspect"}
+    # It is not built again for that, and does not turn sound by itself.
+    before = project.builds
+    ok(project.build())
+    assert (project.builds, project.states) == (before, {FIRST: "suspect"})
+
+
+def test_rollback_publishes_the_load_before_through_the_gate(project: Project) -> None:
+    old, new = project.put(FIRST), project.put(FIRST, seed=2)
+    ok(project.build())
+    assert project.trips == {FIRST: new.trips}
+    with open_warehouse(project.settings) as warehouse:
+        roll_back(warehouse, FIRST)
+    ok(project.build(FIRST))
+    assert project.trips == {FIRST: old.trips}
+    # And forth: A, B, A by loading.
+    project.put(FIRST, seed=2)
+    ok(project.build(FIRST))
+    project.put(FIRST)
+    ok(project.build(FIRST))
+    assert project.trips == {FIRST: old.trips}
+
+
+def test_an_analysts_schema_touches_nothing_that_is_published(project: Project) -> None:
+    facts = {month: project.put(month) for month in (FIRST, SECOND)}
+    ok(project.build())
+    before = (project.builds, project.frame("select * from {schema}.publications order by model, part"))
+    loads = project.frame("select * from {raw}.loads order by load_id")
+    own = {"target": "dev", "TAXI_DEV_SCHEMA": project.dev_schema}
+
+    # An analyst may build without the gate, and gets the newest month, or the ones that are named.
+    assert project.dbt("run", **own).success
+    assert counted(project) == {SECOND: facts[SECOND].trips}
+    assert project.dbt("build", **own, TAXI_MONTHS=f"{FIRST},{SECOND}").success
+    assert counted(project) == {month: fact.trips for month, fact in facts.items()}
+
+    assert (project.builds, project.frame("select * from {schema}.publications order by model, part")) == before
+    assert project.frame("select * from {raw}.loads order by load_id") == loads
+
+
+def counted(project: Project) -> dict[str, int]:
+    """The trips of each month in the analyst's schema."""
+    found = project.frame(f"select file_month, count(*) as n from {project.dev_schema}.trip_data group by file_month")
+    return {row["file_month"]: row["n"] for row in found}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_last_of_two_years_takes_no_longer_than_the_second_month(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """24 months of 100,000 rows, published one after the other; the times are printed."""
+    seconds = []
+    for number, month in enumerate(months_between("2020-01", "2021-12")):
+        path = project.folder / f"yellow_tripdata_{month}.csv"
+        write_sample(path, month, rows=100_000, seed=number)
+        with open_warehouse(project.settings) as warehouse:
+            land(warehouse, fetch(str(path), path), month, max_reject_share=0.01, keep_loads=1)
+        started = time.monotonic()
+        ok(project.build(month))
+        seconds.append(time.monotonic() - started)
+    with capsys.disabled():
+        print(f"\n{project.settings.target}: " + " ".join(f"{second:.1f}" for second in seconds))
+    assert len(project.trips) == 24
