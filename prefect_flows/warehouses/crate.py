@@ -28,6 +28,9 @@ from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, LoadWriter
 
 IN_FLIGHT = 2
+# CrateDB takes 216 MB for an UNNEST of 20,000 rows; two of them on a heap of 1 GB pass half of it, and it falls back to
+# tiny chunks, each of which looks all views up anew: 300,000 rows took minutes instead of 18 s.
+ROWS_A_REQUEST = 5_000
 SECONDS_TO_END = 30
 SECONDS_BETWEEN_SIGNS = 2.0
 TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
@@ -321,10 +324,11 @@ class _CrateWriter:
             self._make_partition(batch.slice(0, 1))
             self._has_partition = True
             batch = batch.slice(1)
-        # Some more wait in line, so that the server never waits for the reader.
-        while len(self._sent) >= 2 * IN_FLIGHT:
-            self._sent.popleft().result()
-        self._sent.append(self._pool.submit(self._insert, self._trips, batch))
+        for first in range(0, batch.num_rows, ROWS_A_REQUEST):
+            # Some more wait in line, so that the server never waits for the reader.
+            while len(self._sent) >= 2 * IN_FLIGHT:
+                self._sent.popleft().result()
+            self._sent.append(self._pool.submit(self._insert, self._trips, batch.slice(first, ROWS_A_REQUEST)))
 
     def rejects(self, rejects: list[Reject]) -> None:
         columns = {"line_no": [r.line for r in rejects], "reason": [r.reason for r in rejects]}

@@ -149,7 +149,7 @@ def test_statement_that_the_warehouse_refuses_is_one_sentence(settings: Settings
 def test_month_that_another_run_loads_is_left_to_it(
     target: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crate, "SECONDS_BETWEEN_SIGNS", 0.2)
+    monkeypatch.setattr(crate, "SECONDS_BETWEEN_SIGNS", 1.0)
     source = file(tmp_path, 1)
     with open_warehouse(settings) as first, open_warehouse(settings) as second, ThreadPoolExecutor(1) as pool:
         load = put(first, source).load.with_(status="loading", finished_at=None)
@@ -157,7 +157,7 @@ def test_month_that_another_run_loads_is_left_to_it(
         def write_slowly() -> None:
             with first.write(load) as writer, CsvReader(source.path) as reader:
                 batch = next(iter(reader)).batch
-                for row in range(20):
+                for row in range(40):
                     time.sleep(0.2)
                     writer.rows(batch.slice(row, 1))
 
@@ -166,7 +166,7 @@ def test_month_that_another_run_loads_is_left_to_it(
         with pytest.raises(WarehouseError, match=f"^{MONTH} is being loaded by another run since .* UTC: wait"):
             put(second, source)
         slow.result()
-        assert first.count(load.load_id)[0] == 20
+        assert first.count(load.load_id)[0] == 40
         # A run that is gone shows no sign, and what it left is done again.
         assert not put(second, source).was_there
         assert second.count(load.load_id) == (1_497, 3)
