@@ -174,7 +174,7 @@ def _publish(settings: Settings, month: str, landed: Landed) -> summary.Summary:
     return publish_summary(settings, month, landed, results)
 
 
-@task(task_run_name="stage the load before of {month}", **_RETRIES)
+@task(task_run_name="stage the earlier load of {month}", **_RETRIES)
 def restage(month: str, settings: Settings) -> Landed:
     """The month's load before the staged one, staged again."""
     with open_warehouse(settings) as warehouse:
