@@ -1,7 +1,7 @@
 {#
     How a data test runs, in place of dbt's own materialization. The count comes first, over all rows; only where rows
     failed are they stored, at most 1,000 of them, in a table of the test's name: a month without faults costs no table.
-    A table that an earlier run left goes once its test finds nothing.
+    A table that an earlier run left goes once its test looks at something and finds nothing.
 
     The rows are all that the test found, also those that its threshold tolerates, which dbt counts as 0 `failures`. How
     many there are, of how many, goes with the result: as its `adapter_response`, to the run's end hook, which writes it
@@ -14,7 +14,7 @@
     {% if should_store_failures() %}
         {% set table = api.Relation.create(database=database, schema=schema, identifier=model.alias, type='table') %}
         {% set old = adapter.get_relation(database=database, schema=schema, identifier=model.alias) %}
-        {% if old %}{% do adapter.drop_relation(old) %}{% endif %}
+        {% if old and (found or looks_at_something()) %}{% do adapter.drop_relation(old) %}{% endif %}
         {% if found %}
             {% do store_rows(table, failing_rows(sql), config.get('limit') or 1000) %}
             {% do relations.append(table) %}
@@ -29,6 +29,12 @@
     {{ return({'relations': relations}) }}
 {% endmaterialization %}
 
+
+{# A run with nothing new has no month to look at. #}
+{% macro looks_at_something() %}
+    {% if 'gate' in config.get('tags') %}{{ return(pending_load_ids() != quoted_ids([])) }}{% endif %}
+    {{ return("''" not in published_now()) }}
+{% endmacro %}
 
 {# A test by shares, as `max_share`, gives one row a load with `failing_rows` and `tested_rows`; the rows themselves are
    what its part before this line calls `failing`. #}
