@@ -219,7 +219,7 @@ def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(pro
     # It is left alone, until its rules change: the vendor is listed.
     ok(project.build())
     assert project.builds[FIRST] == before[FIRST] and project.states[FIRST] == "refused"
-    project.edit("models/staging/stg_yellow_trips.yml", "values: [1, 2, 3, 4, 6, 7]", "values: [1, 2, 3, 4, 6, 7, 55]")
+    project.edit("models/staging/stg_yellow_trips.yml", "not in (1, 2, 3, 4, 6, 7)", "not in (1, 2, 3, 4, 6, 7, 55)")
     assert project.dbt("build", "--full-refresh").success
     assert project.trips[FIRST] == poisoned.trips
     assert project.states[FIRST] == "published"
