@@ -74,7 +74,7 @@ def own_warehouse(request: pytest.FixtureRequest, target: str, folder: Path) -> 
         for name, value in server.environment(schema, raw_schema).items():
             patch.setenv(name, value)
         yield load_settings()
-        server.drop_schemas(schema, raw_schema)
+        server.drop_schemas(schema, f"{schema}_test_failures", raw_schema)
 
 
 @pytest.fixture(scope="session")

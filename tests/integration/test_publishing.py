@@ -101,7 +101,8 @@ def project(
     project = Project(settings, tmp_path / "project")
     yield project
     if settings.target == "cratedb":
-        request.getfixturevalue("cratedb").drop_schemas(project.dev_schema)
+        dev = project.dev_schema
+        request.getfixturevalue("cratedb").drop_schemas(dev, f"{dev}_test_failures")
 
 
 def ok(results: list[NodeResult]) -> None:
