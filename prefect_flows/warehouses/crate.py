@@ -293,7 +293,7 @@ class CrateWarehouse:
                         "set CRATEDB_SSLROOTCERT to its authority's file."
                     ) from None
                 raise Unavailable(
-                    f"CrateDB at {self._url} does not answer: start it (docker compose up -d), "
+                    f"CrateDB at {self._url} does not answer: start it (docker compose --profile cratedb up -d), "
                     "or correct CRATEDB_HOST, CRATEDB_HTTP_PORT and CRATEDB_SSLMODE."
                 ) from None
             raise _refused(message) from None
