@@ -88,7 +88,7 @@ def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings, months: Sequ
     """
     with _ONE_AT_A_TIME, in_environment(settings, TAXI_MONTHS=",".join(months)):
         results = _run_once(invoke, settings)
-        refused = [result for result in results if result.failed and result.gate]
+        refused = [result for result in results if result.status == "fail" and result.gate]
         return refused + _run_once(invoke, settings) if refused and len(months) != 1 else results
 
 
