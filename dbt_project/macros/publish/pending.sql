@@ -107,6 +107,16 @@
     {{ return(column ~ " in ('" ~ (published.columns[0].values() | join("', '")) ~ "')") }}
 {% endmacro %}
 
+{# The loads of `published_now` whose rows staging still has: not those that a newer load, as yet unpublished, replaced. #}
+{% macro published_loads() -%}
+    select load_id
+    from {{ source('published', 'publications') }}
+    where
+        model = 'trip_data'
+        and load_id in (select loads.load_id from {{ source('raw', 'loads') }} as loads where loads.status = 'staged')
+        and {{ published_now() }}
+{%- endmacro %}
+
 
 {% macro gate_tests() %}
     {% set tests = [] %}
