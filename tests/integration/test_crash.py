@@ -65,7 +65,7 @@ def command(environment: dict[str, str], file: str | None, months: Sequence[str]
         if not tests:
             arguments = ["dev" if text == "cratedb" else text for text in arguments]
             arguments += ["--exclude-resource-type", "test"]
-        return dbtRunner().invoke(arguments)
+        return dbtRunner().invoke([*arguments, "--no-write-json"])
 
     said = failures(run_dbt(invoke, settings, months))
     print(said)

@@ -20,11 +20,9 @@ pytestmark = pytest.mark.usefixtures("flow_settings")
 
 
 @pytest.fixture(scope="module", params=["duckdb", CRATEDB])
-def settings(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flow_settings: None
-) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse that the tests of this module share: each looks at a month of its own."""
-    with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+    with own_warehouse(request, request.param) as settings:
         yield settings
 
 

@@ -257,8 +257,8 @@ def build_otherwise(settings: Settings, *more: str, project: Path = PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with own_warehouse(request, "cratedb", tmp_path_factory.mktemp("warehouse")) as settings:
+def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
+    with own_warehouse(request, "cratedb") as settings:
         yield settings
 
 
@@ -335,7 +335,7 @@ def test_the_check_sees_what_the_stock_table_materialization_does(
     write_sample(first, MONTH, rows=20_000, broken=0)
     write_sample(other, MONTH, rows=19_000, broken=0, seed=7)
 
-    with own_warehouse(request, "cratedb", tmp_path) as settings:
+    with own_warehouse(request, "cratedb") as settings:
 
         def publish(path: Path) -> State:
             load_id = load(settings, path, MONTH)
