@@ -710,6 +710,20 @@ def test_month_that_another_run_publishes_is_left_to_it(any_server: Place, files
 
 
 @pytest.mark.slow
+def test_run_that_looked_before_another_published_leaves_the_month_to_it(
+    any_server: Place, files: dict[str, Path]
+) -> None:
+    """A failure means that two runs which look at the same moment both write the month."""
+    expected = clean(any_server, files, "replaced")
+    prepare(any_server, files, "replaced")
+    with any_server.paused(files["second"], "select publications trip_data #1") as first:
+        any_server.run(files["second"])
+    assert first.wait() == 1
+    assert f"{MONTH} by run that has just ended" in " ".join(first.said.split())
+    assert any_server.picture() == expected.picture
+
+
+@pytest.mark.slow
 def test_plain_dbt_build_beside_a_run(any_server: Place, files: dict[str, Path]) -> None:
     """A failure means that an analyst's `dbt build` disturbs a flow's."""
     expected = clean(any_server, files, "replaced")

@@ -272,6 +272,27 @@ def test_a_month_that_was_never_published_stays_unseen_when_it_is_refused(projec
     ok(project.build())
     assert project.trips == {FIRST: corrected.trips}
     assert project.states == {FIRST: "published"}
+    # And it does not come in by the back door.
+    with open_warehouse(project.settings) as warehouse:
+        roll_back(warehouse, FIRST)
+    assert POISON in failures(project.build(FIRST))
+    assert project.trips == {FIRST: corrected.trips}
+    assert project.states == {FIRST: "refused"}
+
+
+def test_rows_that_are_lost_on_the_way_stop_a_publication(project: Project) -> None:
+    """A failure means that a month which the engine kept in part only takes the place of a whole one."""
+    facts = project.put(FIRST)
+    ok(project.build())
+    before = project.builds
+    project.edit("models/marts/trip_data.sql", "{{ has_passengers() }}", "{{ has_passengers() }} and source_row > 9")
+    lost = project.put(FIRST, seed=2)
+    assert f"rows instead of {lost.trips}" in failures(project.build())
+    assert (project.builds, project.trips) == (before, {FIRST: facts.trips})
+
+    project.edit("models/marts/trip_data.sql", " and source_row > 9", "")
+    ok(project.build())
+    assert project.trips == {FIRST: lost.trips}
 
 
 @pytest.mark.parametrize(
