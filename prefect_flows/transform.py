@@ -97,7 +97,7 @@ def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings, months: Sequ
         # Tests on staging come first; a month that passes them may fail the one that waits for every value's cast.
         for _ in range(GATE_LAYERS):
             results = _run_once(invoke, settings)
-            failed = [result for result in results if result.failed and result.gate]
+            failed = [result for result in results if result.status == "fail" and result.gate]
             if not failed or len(months) == 1:
                 return refused + results
             refused += failed
