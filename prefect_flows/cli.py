@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -54,7 +54,7 @@ def run(
         _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
-        from prefect_flows.report.summary import as_text
+        from prefect_flows.report.summary import Summary, as_text
 
         summary = yellow_taxi(
             source=source,
@@ -63,7 +63,7 @@ def run(
             force=force,
             max_reject_share=settings.max_reject_share,
         )
-        typer.echo("\n" + as_text(summary))
+        typer.echo("\n" + as_text(cast(Summary, summary)))
 
 
 @app.command()
