@@ -116,12 +116,12 @@ FAULTS = [
     Fault(
         "times swapped",
         every(1, swapped("tpep_pickup_datetime", "tpep_dropoff_datetime")),
-        {GATE + "dropoff_is_not_before_pickup"},
+        {"assert_dropoff_is_not_before_pickup"},
     ),
     Fault(
         "another year's file",
         every(1, in_2001),
-        {GATE + "pickup_is_in_the_files_month"},
+        {"assert_pickup_is_in_the_files_month"},
     ),
     Fault(
         "some trips of another year",
