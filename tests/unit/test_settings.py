@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "cratedb_pg_port": 5432,
     "cratedb_user": "crate",
     "cratedb_password": SecretStr(""),
+    "cratedb_password_block": None,
     "cratedb_sslmode": "prefer",
     "cratedb_sslrootcert": None,
     "cratedb_schema": "doc",
