@@ -16,7 +16,7 @@ test: .venv/.installed ## The whole test suite; what needs a CrateDB is skipped,
 test-cratedb: .venv/.installed ## What needs a CrateDB; fails where there is none
 	$(BIN)/pytest -m "cratedb and not slow" --require-cratedb
 
-test-slow: .venv/.installed ## The full-size month
+test-slow: .venv/.installed ## What takes minutes: a full-size month, crashes at every statement, readers who look on
 	$(BIN)/pytest -m slow
 
 lint: .venv/.installed

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import threading
 from functools import partial
 from pathlib import Path
@@ -82,8 +81,8 @@ def _counts(landed: Landed) -> str:
 
 
 def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) -> Landed:
-    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-        return load(download(source, month, Path(folder)), month, settings, force)
+    with fetch.download_folder() as folder:
+        return load(download(source, month, folder), month, settings, force)
 
 
 @task(**_RETRIES)
