@@ -10,6 +10,9 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 	$(BIN)/taxi-elt sample
 	$(BIN)/taxi-elt run --source $(SAMPLE)
 
+# CrateDBs that live for minutes: compiling their code to the last takes longer than running it.
+test test-cratedb: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
+
 test: .venv/.installed ## The whole test suite; what needs a CrateDB is skipped, loudly, where there is none
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
