@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from prefect_flows.errors import TaxiError
-from prefect_flows.fetch import is_url, locate
+from prefect_flows.fetch import download_folder, fetch, is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
-from prefect_flows.tlc import months_between, parse_month
+from prefect_flows.tlc import ZONES_URL, months_between, parse_month
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
@@ -53,7 +53,7 @@ def run(
         _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
-        from prefect_flows.report.summary import as_text
+        from prefect_flows.report.summary import Summary, as_text
 
         summary = yellow_taxi(
             source=source,
@@ -62,7 +62,7 @@ def run(
             force=force,
             max_reject_share=settings.max_reject_share,
         )
-        typer.echo("\n" + as_text(summary))
+        typer.echo("\n" + as_text(cast(Summary, summary)))
 
 
 @app.command()
@@ -135,6 +135,24 @@ def status(target: Target = None) -> None:
         with open_warehouse(settings) as warehouse:
             months = of_warehouse(warehouse)
         typer.echo(as_text(months) if months else f"No month is loaded yet in {settings.warehouse}.")
+
+
+@app.command()
+def zones(
+    source: Annotated[str, typer.Option(help="URL or path of the lookup, as CSV.")] = ZONES_URL,
+    target: Target = None,
+) -> None:
+    """Load the TLC's lookup of zones, against which the zones of trips are tested."""
+    with _exit_code():
+        settings = load_settings(target=target)
+        from prefect_flows.warehouses import open_warehouse
+        from prefect_flows.zones import read_zones
+
+        with download_folder() as folder:
+            lookup = read_zones(fetch(source, folder).path)
+        with open_warehouse(settings) as warehouse:
+            warehouse.replace_zones(lookup)
+        typer.echo(f"{len(lookup)} zones in {settings.raw_schema}.taxi_zones of {settings.warehouse}")
 
 
 @app.command()

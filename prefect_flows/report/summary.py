@@ -128,9 +128,11 @@ def as_markdown(summary: Summary) -> str:
 
 
 def as_table(results: Sequence[NodeResult]) -> list[dict[str, str | int | float | None]]:
-    """The tests as the rows of a table artifact, failures first."""
+    """The tests, and how fresh the data is, as the rows of a table artifact, failures first."""
     order = {"error": 0, "fail": 0, "warn": 1, "skipped": 2}
-    tests = sorted((r for r in results if r.kind == "test"), key=lambda r: (order.get(r.status, 3), r.name))
+    tests = sorted(
+        (r for r in results if r.kind in ("test", "freshness")), key=lambda r: (order.get(r.status, 3), r.name)
+    )
     return [
         {
             "status": result.status,
