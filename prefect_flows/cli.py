@@ -5,7 +5,6 @@ Exit codes: 0 what was asked for is published, 1 some of it failed and what was 
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from prefect_flows.errors import TaxiError
-from prefect_flows.fetch import fetch, is_url, locate
+from prefect_flows.fetch import download_folder, fetch, is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
 from prefect_flows.tlc import ZONES_URL, months_between, parse_month
 
@@ -149,8 +148,8 @@ def zones(
         from prefect_flows.warehouses import open_warehouse
         from prefect_flows.zones import read_zones
 
-        with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-            lookup = read_zones(fetch(source, Path(folder)).path)
+        with download_folder() as folder:
+            lookup = read_zones(fetch(source, folder).path)
         with open_warehouse(settings) as warehouse:
             warehouse.replace_zones(lookup)
         typer.echo(f"{len(lookup)} zones in {settings.raw_schema}.taxi_zones of {settings.warehouse}")

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -136,8 +135,8 @@ def _counts(landed: Landed) -> str:
 
 
 def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) -> Landed:
-    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-        file = download(source, month, Path(folder))
+    with fetch.download_folder() as folder:
+        file = download(source, month, folder)
         if isinstance(file, NotPublished):
             raise file
         return load(file, month, settings, force)

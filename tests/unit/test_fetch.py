@@ -6,6 +6,8 @@ import logging
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 
 from prefect_flows import fetch as fetching
 from prefect_flows.errors import NotPublished, SourceError, TaxiError, Unavailable, UsageError
-from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, locate, without_credentials
+from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, download_folder, fetch, is_url, locate, without_credentials
 from tests.unit.stub_http import Answer, Request, Stub, a_file, serve
 
 BODY = b"".join(f"line {number} of the file\n".encode() for number in range(200))
@@ -513,3 +515,26 @@ def test_a_server_that_fails_does_not_say_that_a_month_is_not_published(stub: St
     stub.respond = lambda _: Answer(500)
     with pytest.raises(Unavailable):
         fetch(stub.url(), tmp_path, month=date.today().isoformat()[:7])
+
+
+def test_what_a_killed_run_downloaded_goes_with_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = (
+        "from prefect_flows.fetch import download_folder as f\nwith f() as folder: print(folder, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        theirs = Path(other.stdout.readline().strip())
+        (theirs / "half a file").touch()
+        with download_folder() as ours:
+            assert {theirs, ours} == set(tmp_path.iterdir())
+        other.kill()
+    with download_folder() as ours:
+        assert [ours] == list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
