@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dbt_common.invocation import get_invocation_id
+
 from prefect_flows.errors import TransformError
 from prefect_flows.settings import PROJECT_ROOT, Settings, in_environment
 
@@ -27,7 +29,8 @@ class NodeResult:
 
     `status` is dbt's own (`success`, `pass`, `warn`, `fail`, `error`, `skipped`); `failures` is the number that a
     test returned; `column` and `model` say what a test looked at, where its definition tells; `rule` is the test's
-    description; `seconds` is the time it took; `gate` says that it is a test which stands before publication.
+    description; `seconds` is the time it took; `gate` says that it is a test which stands before publication; `sql` is
+    what dbt sent for it, where it got that far; `run_id` is dbt's invocation.
     """
 
     name: str
@@ -40,6 +43,10 @@ class NodeResult:
     rule: str
     seconds: float
     gate: bool = False
+    unique_id: str = ""
+    severity: str | None = None
+    sql: str = ""
+    run_id: str = ""
 
     @property
     def failed(self) -> bool:
@@ -142,6 +149,10 @@ def _record(result: Any) -> NodeResult:
         rule=" ".join((getattr(node, "description", "") or "").split()),
         seconds=round(result.execution_time, 3),
         gate="gate" in getattr(node, "tags", []),
+        unique_id=getattr(node, "unique_id", ""),
+        severity=str(severity).lower() if (severity := getattr(getattr(node, "config", None), "severity", None)) else None,
+        sql=(getattr(node, "compiled_code", None) or "").strip(),
+        run_id=get_invocation_id(),
     )
 
 

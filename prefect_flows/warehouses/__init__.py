@@ -4,7 +4,7 @@ The raw schema has three tables, the same on both: `yellow_trips` (the files' ro
 `rejected_rows` (the lines that are no rows) and `loads` (the ledger, one row a load).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -93,6 +93,12 @@ class Warehouse(Protocol):
 
     def discard(self, load_id: str) -> None:
         """Remove a load's rows and rejected lines; its ledger row stays."""
+
+    def append(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows to a small table in the models' schema, which is made where it is not there.
+
+        `columns` maps each name to its type in SQL, `rows` have a value for each of them.
+        """
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Read a query's answer back. `{raw}` and `{schema}` in it become the schemas; parameters are `:name`."""

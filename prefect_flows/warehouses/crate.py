@@ -214,6 +214,22 @@ class CrateWarehouse:
             connection.execute(self._rejects.delete().where(self._rejects.c._load_id == load_id))
             self._refresh(connection, self._rejects)
 
+    def append(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        name = f"{self._settings.cratedb_schema}.{table}"
+        spelled = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        with self._in_words(), self._engine.connect() as connection:
+            connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS {name} ({spelled}) CLUSTERED INTO 1 SHARDS"
+                f" WITH (number_of_replicas = '{self._settings.cratedb_replicas}')"
+            )
+            if rows:
+                kept = self.post(
+                    f"INSERT INTO {name} ({', '.join(columns)}) (SELECT * FROM UNNEST({_marks(list(columns))}))",
+                    [list(values) for values in zip(*rows, strict=True)],
+                )
+                _assert_kept(kept, len(rows), name)
+            connection.exec_driver_sql(f"REFRESH TABLE {name}")
+
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         settings = self._settings
         query = sa.text(sql.format(raw=settings.raw_schema, schema=settings.cratedb_schema))
@@ -367,11 +383,15 @@ class _CrateWriter:
         kept = self._warehouse.post(
             f"INSERT INTO {table} (_load_id, _file_month, {', '.join(names)}) {rows}", arguments
         )
-        if kept != count:
-            raise WarehouseError(
-                f"CrateDB kept {kept:,} of {count:,} rows sent to {table}: check the server's log and "
-                "the free space on its disk, then run again."
-            )
+        _assert_kept(kept, count, table)
+
+
+def _assert_kept(kept: int, sent: int, table: str) -> None:
+    if kept != sent:
+        raise WarehouseError(
+            f"CrateDB kept {kept:,} of {sent:,} rows sent to {table}: check the server's log and "
+            "the free space on its disk, then run again."
+        )
 
 
 def _marks(names: list[str]) -> str:
