@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     source_template: SourceTemplate = Field(SOURCE_TEMPLATE, alias="TAXI_SOURCE_TEMPLATE")
     parallel_months: int = Field(2, alias="TAXI_PARALLEL_MONTHS", ge=1, le=32)
     max_reject_share: float = Field(0.01, alias="TAXI_MAX_REJECT_SHARE", ge=0, le=1)
+    max_lost_share: float = Field(0.05, alias="TAXI_MAX_LOST_SHARE", ge=0, le=1)
     keep_loads: int = Field(1, alias="TAXI_KEEP_LOADS", ge=0)
 
     @model_validator(mode="after")
@@ -126,6 +127,7 @@ class Settings(BaseSettings):
             "TAXI_RAW_SCHEMA": self.raw_schema,
             "DUCKDB_PATH": str(self.duckdb_path),
             "TAXI_MAX_REJECT_SHARE": str(self.max_reject_share),
+            "TAXI_MAX_LOST_SHARE": str(self.max_lost_share),
         }
 
 

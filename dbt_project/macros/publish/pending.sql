@@ -148,7 +148,8 @@
     {% endif %}
 {% endmacro %}
 
-{# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone. #}
+{# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone, and judged
+   by its own threshold. #}
 {% macro refuse_loads(results) %}
     {% set rules = staging_rules() %}
     {% set pending = pending_loads('trip_data', 'file_month', rules, true) %}
@@ -157,7 +158,8 @@
         {% set names = [] %}
         {% for result in results %}
             {% set sql = result.node.compiled_code | replace(all_ids, "'" ~ load.load_id ~ "'") %}
-            {% if pending | length == 1 or query("select count(*) from (" ~ sql ~ ") as failing").rows[0][0] %}
+            {% set failed = result.node.config.fail_calc ~ ' ' ~ result.node.config.error_if %}
+            {% if pending | length == 1 or query('select ' ~ failed ~ ' from (' ~ sql ~ ') as failing').rows[0][0] %}
                 {% do names.append(result.node.name) %}
             {% endif %}
         {% endfor %}

@@ -83,6 +83,7 @@
 {% macro heal_publications() %}
     {% if execute %}
         {% do create_publications() %}
+        {% do create_test_results() %}
         {% set begun = query(
             "select model, part from " ~ publications() ~ " where state in ('publishing', 'swapping')"
         ) %}
