@@ -138,6 +138,7 @@ def _record(result: Any) -> NodeResult:
     node = result.node
     kinds: dict[str, Kind] = {"model": "model", "test": "test", "unit_test": "unit test"}
     attached = getattr(node, "attached_node", None)
+    severity = getattr(getattr(node, "config", None), "severity", None)
     return NodeResult(
         name=node.name,
         kind=kinds.get(str(node.resource_type), "hook"),
@@ -150,7 +151,7 @@ def _record(result: Any) -> NodeResult:
         seconds=round(result.execution_time, 3),
         gate="gate" in getattr(node, "tags", []),
         unique_id=getattr(node, "unique_id", ""),
-        severity=str(severity).lower() if (severity := getattr(getattr(node, "config", None), "severity", None)) else None,
+        severity=severity and str(severity).lower(),
         sql=(getattr(node, "compiled_code", None) or "").strip(),
         run_id=get_invocation_id(),
     )

@@ -1,4 +1,4 @@
-"""What a report says, as one plain structure: the page, the JSON file, the JUnit file and Prefect's artifacts all show it.
+"""What a report says, as one plain structure: the page, the JSON and JUnit files and Prefect's artifacts all show it.
 
 The JSON file holds it as it stands here; `json_schema` gives the schema that is published in docs/report.schema.json.
 All times are in UTC, all shares lie between 0 and 1, all sums of money are US dollars; None is what is not known.
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION: Literal["1"] = "1"
 
 Level = Literal["good", "warning", "bad"]
 TestStatus = Literal["pass", "warn", "fail", "error", "skipped"]
@@ -184,11 +184,15 @@ class Hour:
 
 @dataclass(frozen=True)
 class Month:
-    """A month of the report. `columns`, `days` and `hours` are of what readers see, which `published` names."""
+    """A month of the report. `columns`, `days` and `hours` are of what readers see, which `published` names.
+
+    `already_landed` says that the run found the file landed; None where the report is of no run.
+    """
 
     month: str
     state: str
     verdict: Verdict
+    already_landed: bool | None
     source: Source | None
     published: Published | None
     rows: RowCounts | None

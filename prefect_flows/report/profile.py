@@ -1,4 +1,4 @@
-"""The columns of a published month: nulls, distinct values, minimum, median, maximum and a histogram, all of them exact.
+"""The columns of a published month: nulls, distinct values, minimum, median, maximum, a histogram; all of them exact.
 
 Each column is grouped by its values once, those with few values together, and everything is told from the groups: on
 CrateDB that takes a tenth of a second a column for a full-size month, where its own `percentile` takes minutes.
@@ -16,7 +16,8 @@ import pandas as pd
 from prefect_flows.report.facts import Before, Bin, Column, Day, Hour
 from prefect_flows.warehouses import Warehouse, now
 
-BINS = 20
+# A histogram has at least so many bars where the values allow it, and up to two and a half times as many.
+BINS = 15
 # With so few values each has a bar of its own.
 VALUES = 12
 # Share of the rows at either end that shares a bar, so that one typing error does not flatten all others.
@@ -39,7 +40,7 @@ TABLE_COLUMNS = {
     "file_month": "text",
     "profiled_at": "timestamp",
     "row_count": "bigint",
-    "nulls": "bigint",
+    "null_rows": "bigint",
     "distinct_values": "bigint",
     "min_value": "text",
     "median_value": "text",
@@ -97,14 +98,14 @@ def _marginals(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, pd.Data
 
 
 def _by_hour(warehouse: Warehouse, month: str, name: str) -> pd.DataFrame:
-    """A time by the hour: `value`, `n`, `revenue`, and the hour's first and last time."""
+    """A time by the hour: `value`, `n`, `revenue`, and the hour's earliest and latest time."""
     frame = warehouse.frame(
         f"select date_trunc('hour', {name}) as value, count(*) as n, sum(total_amount) as revenue,"
-        f" min({name}) as first, max({name}) as last"
+        f" min({name}) as earliest, max({name}) as latest"
         f" from {{schema}}.trip_data where file_month = :month group by date_trunc('hour', {name})",
         {"month": month},
     )
-    for column in ("value", "first", "last"):
+    for column in ("value", "earliest", "latest"):
         frame[column] = times(frame[column])
     return frame.sort_values("value", ignore_index=True)
 
@@ -125,7 +126,9 @@ def _column(name: str, groups: pd.DataFrame) -> Column:
         return Column(name, kind, rows, nulls, 0, None, None, None, [])
     given = given.sort_values("value", ignore_index=True)
     values, counts = given["value"], given["n"].to_numpy(np.int64)
-    low, high = (given["first"].min(), given["last"].max()) if kind == "time" else (values.iloc[0], values.iloc[-1])
+    low, high = (
+        (given["earliest"].min(), given["latest"].max()) if kind == "time" else (values.iloc[0], values.iloc[-1])
+    )
     median = values.iloc[int(np.searchsorted(np.cumsum(counts), math.ceil(counts.sum() / 2)))]
     return Column(
         name=name,
@@ -149,11 +152,11 @@ def _text(value: Any) -> str:
 def histogram(values: Sequence[Any], counts: Sequence[int]) -> list[Bin]:
     """Bars of values in ascending order and how often each occurs.
 
-    With at most `VALUES` of them each has its own; otherwise numbers and times fall into about `BINS` equal bins with
-    round bounds, and what lies further out than all but `TAIL` of the rows into one bar at each end.
+    With at most `VALUES` of them each has its own; otherwise numbers and times fall into equal bins with round
+    bounds, and what lies further out than all but `TAIL` of the rows into one bar at each end.
     """
     if len(values) <= VALUES or isinstance(values[0], str):
-        return [Bin(_text(value), int(n)) for value, n in zip(values, counts, strict=True)][: BINS + 2]
+        return [Bin(_text(value), int(n)) for value, n in zip(values, counts, strict=True)][: 2 * BINS]
     is_time = isinstance(values[0], pd.Timestamp)
     numbers = np.array([value.timestamp() if is_time else float(value) for value in values])
     weights = np.array(counts, np.int64)
@@ -162,7 +165,7 @@ def histogram(values: Sequence[Any], counts: Sequence[int]) -> list[Bin]:
     high = numbers[int(np.searchsorted(reached, reached[-1] * (1 - TAIL)))]
     step = _round_step((high - low) / BINS, is_time)
     start = math.floor(low / step)
-    number = min(math.floor(high / step) - start + 1, 2 * BINS)
+    number = min(math.floor(high / step) - start + 1, 3 * BINS)
     at = np.clip(np.floor(numbers / step).astype(np.int64) - start, -1, number)
     rows = np.bincount(at + 1, weights=weights, minlength=number + 2).astype(np.int64).tolist()
 
@@ -179,10 +182,13 @@ def histogram(values: Sequence[Any], counts: Sequence[int]) -> list[Bin]:
 
 
 def _round_step(step: float, is_time: bool) -> float:
+    """The largest round number (of seconds, for times) that is not above this one."""
+    if step <= 0:
+        return 1.0
     if is_time:
-        return float(next((s for s in (60, 300, 900, 3_600, 21_600, 86_400, 604_800) if s >= step), math.ceil(step)))
-    power = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
-    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= step * 0.999) if step > 0 else 1.0
+        return float(max((s for s in (60, 300, 900, 3_600, 21_600, 86_400, 604_800) if s <= step), default=1))
+    power = 10.0 ** math.floor(math.log10(step))
+    return max(m * power for m in (1, 2, 2.5, 5) if m * power <= step * 1.001)
 
 
 def _days(pickups: pd.DataFrame, month: str) -> list[Day]:
@@ -241,7 +247,7 @@ def remembered(warehouse: Warehouse) -> pd.DataFrame:
         WarehouseError, Unavailable: the warehouse does not answer.
     """
     frame = warehouse.frame(
-        "select load_id, build_id, column_name, file_month, profiled_at, row_count, nulls from {schema}." + TABLE
+        "select load_id, build_id, column_name, file_month, profiled_at, row_count, null_rows from {schema}." + TABLE
     )
     return frame.sort_values(["profiled_at", "column_name"], ascending=False)
 
@@ -258,7 +264,7 @@ def with_before(known: pd.DataFrame, month: str, load_id: str, columns: Sequence
     others = others.sort_values("file_month", ascending=False, kind="stable")
     newest = others[others["load_id"] == others["load_id"].iloc[0]].drop_duplicates("column_name")
     before = {
-        str(row.column_name): Before(str(row.load_id), int(row.row_count), int(row.nulls))  # type: ignore[arg-type]
+        str(row.column_name): Before(str(row.load_id), int(row.row_count), int(row.null_rows))
         for row in newest.itertuples()
     }
     return [replace(column, before=before.get(column.name)) for column in columns]
