@@ -4,13 +4,15 @@ import logging
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbt_common.events.base_types import EventLevel
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
@@ -23,7 +25,9 @@ from prefect_flows import fetch, transform
 from prefect_flows.errors import TaxiError, Unavailable
 from prefect_flows.land import Landed, land, landed_from, roll_back
 from prefect_flows.progress import progress
-from prefect_flows.report import summary
+from prefect_flows.report import outputs
+from prefect_flows.report.collect import Ran, collect
+from prefect_flows.report.facts import Report
 from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing
 from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
 from prefect_flows.tlc import month_of, months_between, parse_month
@@ -131,13 +135,37 @@ def _join_node_tasks(threads: set[threading.Thread]) -> None:
             thread.join(timeout=60)
 
 
-@task(task_run_name="summary {month}", cache_policy=NO_CACHE)
-def publish_summary(settings: Settings, month: str, landed: Landed, results: list[NodeResult]) -> summary.Summary:
-    """The run's figures, counted in the warehouse, and its artifacts."""
-    with open_warehouse(settings) as warehouse:
-        figures = summary.collect(warehouse, settings, landed.load, landed.was_there, results)
-    create_markdown_artifact(summary.as_markdown(figures), key=f"yellow-taxi-{month}", description=f"Rows of {month}")
-    return figures
+@task(task_run_name="report", cache_policy=NO_CACHE)
+def publish_report(settings: Settings, ran: Ran) -> Report:
+    """What the run came to: a page, JSON and JUnit files, and artifacts whose keys are the same for the same months."""
+    report = collect(settings, ran)
+    files = outputs.write(report, settings.report_dir)
+    months = "-".join(dict.fromkeys([ran.months[0], ran.months[-1]]))
+    create_markdown_artifact(
+        outputs.to_markdown(report), key=f"yellow-taxi-{months}", description=report.verdict.sentence
+    )
+    create_table_artifact(
+        outputs.tests_table(report), key=f"yellow-taxi-tests-{months}", description=f"Tests of {months}"
+    )
+    create_link_artifact(
+        files.html.as_uri(), link_text=files.html.name, key=f"yellow-taxi-report-{months}", description="Quality report"
+    )
+    get_run_logger().info("Report: %s", files.html)
+    return report
+
+
+@contextmanager
+def _reported(settings: Settings, ran: Ran) -> Iterator[Ran]:
+    """The run's report at its end, also where it fails; a report that cannot be made hides no other failure."""
+    try:
+        yield ran
+    except Exception as error:
+        ran.failed_with(error)
+        try:
+            publish_report(settings, ran)
+        except Exception as of_report:
+            get_run_logger().warning("There is no report of this run: %s", of_report)
+        raise
 
 
 def _run_name() -> str:
@@ -152,7 +180,7 @@ def yellow_taxi(
     target: Target | None = None,
     force: bool = False,
     max_reject_share: float | None = None,
-) -> summary.Summary:
+) -> Report:
     """Load a month of yellow-taxi trips and publish it as trip_data.
 
     Args:
@@ -164,14 +192,15 @@ def yellow_taxi(
     """
     settings = load_settings(target=target, max_reject_share=max_reject_share)
     source, month = fetch.locate(source, month, settings.source_template)
-    return _publish(settings, month, _fetch_and_land(source, month, settings, force))
+    with _reported(settings, Ran(_run_name(), [month])) as ran:
+        ran.landed[month] = _fetch_and_land(source, month, settings, force).was_there
+        _publish(settings, ran)
+    return publish_report(settings, ran)
 
 
-def _publish(settings: Settings, month: str, landed: Landed) -> summary.Summary:
-    results = dbt_build(settings, [month])
-    create_table_artifact(summary.as_table(results), key=f"yellow-taxi-tests-{month}", description=f"Tests of {month}")
-    transform.raise_for_failures(results)
-    return publish_summary(settings, month, landed, results)
+def _publish(settings: Settings, ran: Ran) -> None:
+    ran.results = dbt_build(settings, list(ran.landed))
+    transform.raise_for_failures(ran.results)
 
 
 @task(task_run_name="stage the earlier load of {month}", **_RETRIES)
@@ -182,7 +211,7 @@ def restage(month: str, settings: Settings) -> Landed:
 
 
 @flow(name="yellow-taxi-rollback", flow_run_name="yellow-taxi {month} rollback")
-def yellow_taxi_rollback(month: str, target: Target | None = None) -> summary.Summary:
+def yellow_taxi_rollback(month: str, target: Target | None = None) -> Report:
     """Publish the load that a month had before its newest one, through the same tests.
 
     Args:
@@ -190,7 +219,10 @@ def yellow_taxi_rollback(month: str, target: Target | None = None) -> summary.Su
         target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
     """
     settings, month = load_settings(target=target), parse_month(month)
-    return _publish(settings, month, restage(month, settings))
+    with _reported(settings, Ran(f"yellow-taxi {month} rollback", [month])) as ran:
+        ran.landed[month] = restage(month, settings).was_there
+        _publish(settings, ran)
+    return publish_report(settings, ran)
 
 
 @flow(name="yellow-taxi-backfill", flow_run_name="yellow-taxi {from_month} to {to_month}")
@@ -220,27 +252,30 @@ def yellow_taxi_backfill(
     sources = {
         month: fetch.locate(None, month, settings.source_template)[0] for month in months_between(from_month, to_month)
     }
-    prepare(settings)
+    with _reported(settings, Ran(f"yellow-taxi {from_month} to {to_month}", list(sources))) as ran:
+        prepare(settings)
+        months = _land_side_by_side(settings, sources, force)
+        create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
+        ran.errors = {line.month: line.why for line in months if line.state == "failed"}
+        ran.landed = {line.month: line.state == "already there" for line in months if line.month not in ran.errors}
+        failure = ""
+        if ran.landed:
+            ran.results = dbt_build(settings, list(ran.landed))
+            failure = transform.failures(ran.results)
+        if failure or ran.errors:
+            raise MonthsFailed(months, failure)
+    publish_report(settings, ran)
+    return months
+
+
+def _land_side_by_side(settings: Settings, sources: dict[str, str], force: bool) -> list[MonthLine]:
     side_by_side: ThreadPoolTaskRunner[Landed] = ThreadPoolTaskRunner(max_workers=settings.parallel_months)
     with side_by_side as runner:
         futures = {
             month: runner.submit(land_month, {"source": source, "month": month, "settings": settings, "force": force})
             for month, source in sources.items()
         }
-        months = [of_landing(month, _outcome(future)) for month, future in futures.items()]
-    create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
-    failure = ""
-    if landed := [line.month for line in months if line.state != "failed"]:
-        results = dbt_build(settings, landed)
-        create_table_artifact(
-            summary.as_table(results),
-            key=f"yellow-taxi-tests-{from_month}-{to_month}",
-            description=f"Tests of {from_month} to {to_month}",
-        )
-        failure = transform.failures(results)
-    if failure or any(line.state == "failed" for line in months):
-        raise MonthsFailed(months, failure)
-    return months
+        return [of_landing(month, _outcome(future)) for month, future in futures.items()]
 
 
 def _outcome(future: PrefectFuture[Landed]) -> Landed | Exception:

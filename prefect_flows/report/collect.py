@@ -58,17 +58,23 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class Ran:
     """What a run tells of itself while it goes on.
 
-    `months` are what it is about; `results` are dbt's, where dbt ran; `already_landed` are the months whose file was
-    there before; `errors` says of each month that did not land why, and `error` why the run failed.
+    `months` are what it is about; `results` are dbt's, where dbt ran; `landed` has the months that are staged, and
+    whether they were before; `errors` says of each month that did not land why, and `error` why the run failed.
     """
 
     name: str
     months: list[str]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     results: list[NodeResult] = field(default_factory=list)
-    already_landed: set[str] = field(default_factory=set)
+    landed: dict[str, bool] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+
+    def failed_with(self, error: Exception) -> None:
+        """Keep what the run failed with: of months that had not landed, that is why."""
+        self.error = str(error) if isinstance(error, TaxiError) else f"{type(error).__name__}: {error}"
+        if not self.errors:
+            self.errors = {month: self.error for month in self.months if month not in self.landed}
 
 
 def collect(settings: Settings, ran: Ran | None = None, months: Sequence[str] = ()) -> Report:
@@ -225,7 +231,7 @@ class _Collector:
                 published=published,
                 days=found.days,
             ),
-            already_landed=month in self._ran.already_landed if self._ran else None,
+            already_landed=self._ran.landed.get(month) if self._ran else None,
             source=_source(load) if load else None,
             published=published,
             rows=rows,
