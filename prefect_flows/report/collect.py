@@ -162,10 +162,10 @@ class _Collector:
         outcomes = read_outcomes(self._folders, run_ids or shown)
         tests = [_with_outcome(test, outcomes, self._known_tests()) for test in tests]
         tests.sort(key=lambda test: (_WORST_FIRST.index(test.status), -(test.share or 0), test.name))
-        known = profile.remembered(self._warehouse) if self._has(profile.TABLE) else None
+        profiles = profile.remembered(self._warehouse) if self._has(profile.TABLE) else None
         lines = {line.month: line for line in of_warehouse(self._warehouse)}
         in_full = months[-MONTHS_IN_FULL:]
-        found = [self._month(month, lines.get(month), tests, known, month in in_full) for month in months]
+        found = [self._month(month, lines.get(month), tests, profiles, month in in_full) for month in months]
         models = {id_: outcome.status for id_, outcome in outcomes.items()}
         models |= {result.unique_id: result.status for result in self._results()}
         return Report(
@@ -396,31 +396,35 @@ class _Collector:
         """
         about = [run for run in runs if set(run.months.split(",")) & set(months)]
         wanted = dict.fromkeys(run.run_id for run in [*runs[-RUNS_SHOWN:], *about[-RUNS_SHOWN:]])
-        found: dict[str, Test] = {}
+        found: list[Test] = []
         shown: dict[str, None] = {}
+        known = self._known_tests()
         if wanted:
             for name, history in self._sightings(list(wanted)).groupby("test"):
-                if test := self._test(str(name), history, months):
-                    found[test.name] = test
-                    shown[test.history[-1].run_id] = None
-        if known := self._known_tests():
-            found = {name: test for name, test in found.items() if name in known}
+                if not known or name in known:
+                    found += self._of_test(str(name), history, months)
+                    shown |= {test.history[-1].run_id: None for test in found}
+        judged = {test.name: test for test in found}
         for result in self._results():
-            if result.kind == "test" and (
-                result.status in ("error", "skipped", "runtime error") or result.name not in found
-            ):
-                found[result.name] = _from_result(result, found.get(result.name), ",".join(months))
-        return list(found.values()), list(shown)
+            ran = result.status in ("pass", "warn", "fail")
+            if result.kind == "test" and (not ran or result.name not in judged):
+                found = [test for test in found if test.name != result.name]
+                found.append(_from_result(result, judged.get(result.name), ",".join(months)))
+        return found, list(shown)
 
-    def _test(self, name: str, history: pd.DataFrame, months: Sequence[str]) -> Test | None:
-        mine = history["months"].map(lambda text: bool(set(text.split(",")) & set(months)))
-        if not mine.any():
-            return None
-        at = int(history.index[mine][-1])
+    def _of_test(self, name: str, history: pd.DataFrame, months: Sequence[str]) -> list[Test]:
+        """A test's last word on each of the months: one record for each run that had it."""
+        last: dict[int, list[str]] = {}
+        for month in months:
+            about = history.index[history["months"].map(lambda text, month=month: month in text.split(","))]
+            if len(about):
+                last.setdefault(int(about[-1]), []).append(month)
+        return [self._test(name, history, at, of) for at, of in last.items()]
+
+    def _test(self, name: str, history: pd.DataFrame, at: int, months: Sequence[str]) -> Test:
         row = history.loc[at]
-        is_newest = at == history.index[-1]
-        seen = history.loc[:at]
-        table = row["failures_table"] if is_newest else None
+        # the table of failing rows is that of the newest run
+        table = row["failures_table"] if at == history.index[-1] else None
         node = self._known_tests().get(name)
         result = next((r for r in self._results() if r.name == name and r.run_id == row["run_id"]), None)
         return Test(
@@ -431,14 +435,14 @@ class _Collector:
             gate=node.gate if node else bool(result and result.gate),
             status=cast(TestStatus, row["status"]),
             rule=node.rule if node else (result.rule if result else ""),
-            months=str(row["months"]),
+            months=",".join(months),
             failing_rows=_int_or_none(row["failing_rows"]),
             tested_rows=_int_or_none(row["tested_rows"]),
             seconds=result.seconds if result else None,
             message="",
             sql=result.sql if result else "",
             examples=self._examples(str(table), name) if isinstance(table, str) else None,
-            history=[_sighting(past) for _, past in seen.iterrows()][-RUNS_SHOWN:],
+            history=[_sighting(past) for _, past in history.loc[:at].iterrows()][-RUNS_SHOWN:],
         )
 
     def _examples(self, table: str, name: str) -> Examples | None:
@@ -475,8 +479,8 @@ def _from_result(result: NodeResult, earlier: Test | None, months: str) -> Test:
         status=cast(TestStatus, status),
         rule=result.rule,
         months=months,
-        failing_rows=result.failures if ran else None,
-        tested_rows=None,
+        failing_rows=(result.failures if result.failing_rows is None else result.failing_rows) if ran else None,
+        tested_rows=result.tested_rows if ran else None,
         seconds=result.seconds,
         message="" if ran else " ".join(result.message.split()),
         sql=result.sql,

@@ -230,7 +230,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Test:
-    """A test of the run. `rule` says in words what a failure means; `history` is oldest first, this run last."""
+    """What a test last said about some of the report's months, which `months` names with commas between them.
+
+    `rule` says in words what a failure means; `history` is oldest first, this run last. Where a run judged some months
+    and a later one the others, a test stands twice.
+    """
 
     name: str
     model: str | None

@@ -93,8 +93,8 @@ def to_junit(report: Report) -> bytes:
         suites[test.model or "whole tables"].append(test)
     for name, tests in sorted(suites.items()):
         suite = _suite(root, name, at)
-        for test in sorted(tests, key=lambda test: test.name):
-            _case(suite, test)
+        for test in sorted(tests, key=lambda test: (test.name, test.months)):
+            _case(suite, test, is_alone=sum(other.name == test.name for other in tests) == 1)
         _count(suite)
     suite = _suite(root, "publication", at)
     for month in report.months:
@@ -117,7 +117,7 @@ def _suite(root: ET.Element, name: str, at: datetime) -> ET.Element:
     )
 
 
-def _case(suite: ET.Element, test: Test) -> None:
+def _case(suite: ET.Element, test: Test, *, is_alone: bool) -> None:
     place = ".".join(part for part in (test.model or "whole tables", test.column) if part)
     case = ET.SubElement(suite, "testcase", {"name": test.name, "classname": place, "time": f"{test.seconds or 0:.3f}"})
     found = _found(test)
@@ -181,6 +181,7 @@ def tests_table(report: Report) -> list[dict[str, Cell]]:
         {
             "status": test.status,
             "test": test.name,
+            "months": test.months,
             "model": test.model,
             "column": test.column,
             "severity": test.severity,

@@ -36,7 +36,7 @@ def of_month(
     why = line.why if line else ""
     mine = [test for test in tests if month in test.months.split(",")]
     failed = [test for test in mine if test.status in ("fail", "error")]
-    named = [f"{test.name} failed{_how_much(test)}. {test.rule}".strip() for test in failed]
+    named = [_in_words(test) for test in failed]
     details = _disagreements(rows, published, days)
     still = _readers_see(published, "still ")
     if landing_error:
@@ -44,9 +44,11 @@ def of_month(
     if state in ("published", "suspect"):
         return _of_published(month, state, why, mine, _readers_see(published), [*named, *details])
     if state == "refused":
-        gate = [test for test in failed if test.gate]
-        said = f"{_count(len(gate or failed), 'test')} failed before publication" if failed else why
-        return Verdict("bad", f"{month} was refused: {said}", [still, *named, *details])
+        # of several months that were judged together, the publication knows which failed what
+        names = why.removeprefix("failed ").split(", ")
+        told = [_in_words(test) for test in failed if test.name in names]
+        said = f"{_count(len(told), 'test')} failed before publication" if told else why
+        return Verdict("bad", f"{month} was refused: {said}", [still, *told, *details])
     if state in ("loading", "not loaded"):
         sentence = f"{month} is being loaded" if state == "loading" else f"{month} is not loaded"
         return Verdict("warning", sentence, [still])
@@ -82,6 +84,10 @@ def _disagreements(rows: RowCounts | None, published: Published | None, days: Se
     if published and days and (by_day := sum(day.trips for day in days)) != published.trips:
         said.append(f"The days add up to {by_day:,} trips, but {published.trips:,} were published.")
     return said
+
+
+def _in_words(test: Test) -> str:
+    return f"{test.name} failed{_how_much(test)}. {test.rule}".strip()
 
 
 def _how_much(test: Test) -> str:

@@ -250,8 +250,8 @@ class CrateWarehouse:
         )
         if kept != len(zones):
             raise WarehouseError(
-                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and the free space on its disk, "
-                "then run again."
+                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and "
+                "the free space on its disk, then run again."
             )
         self.post(f"DELETE FROM {self._zones} WHERE {key} != ALL(?)", [[zone[0] for zone in zones]])
         with self._in_words(), self._engine.connect() as connection:

@@ -224,7 +224,8 @@ def test_table_artifact_has_the_tests_in_the_reports_order() -> None:
     table = table_of(a_report())
     assert [row["test"] for row in table] == ["odd", "sound"]
     assert table[0] == {
-        "status": "warn", "test": "odd", "model": "trip_data", "column": "fare_amount", "severity": "warn",
+        "status": "warn", "test": "odd", "months": "2021-01", "model": "trip_data", "column": "fare_amount",
+        "severity": "warn",
         "failing rows": 2, "share": "25.000%", "what it says": "Refunds.", "seconds": 0.5,
     }  # fmt: skip
 

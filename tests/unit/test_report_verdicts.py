@@ -39,7 +39,7 @@ def verdict(state: str | None, *tests: facts.Test, why: str = "", **more: Any) -
             "warning",
             "2021-01 is published; a newer file of it was not loaded: It is empty",
         ),
-        (verdict("refused", BAD), "bad", "2021-01 was refused: 1 test failed before publication"),
+        (verdict("refused", BAD, why="failed bad"), "bad", "2021-01 was refused: 1 test failed before publication"),
         (verdict("refused", why="failed x, y"), "bad", "2021-01 was refused: failed x, y"),
         (verdict("staged"), "warning", "2021-01 is loaded, but not published"),
         (
@@ -58,7 +58,8 @@ def test_the_sentence_says_where_the_month_stands(found: Verdict, level: str, se
 
 
 def test_a_refusal_says_what_readers_see_and_what_failed() -> None:
-    assert verdict("refused", BAD).details == [
+    others = a_test("fail", "of_another_month", gate=True)
+    assert verdict("refused", others, BAD, why="failed bad").details == [
         SEE.format("still "), "bad failed with 3 rows (0.300%). It hurts."
     ]  # fmt: skip
     assert verdict("refused", published=None).details == ["Readers see nothing of the month yet."]

@@ -9,11 +9,12 @@ with
 
 counted as (
     select
+        load_id,
         {{ column_name }},
         count(*) as n_records
     from {{ model }}
     where {{ column_name }} is not null
-    group by {{ column_name }}
+    group by load_id, {{ column_name }}
 ),
 
 known as (
@@ -21,9 +22,7 @@ known as (
     from {{ to }}
 )
 
-select
-    counted.{{ column_name }},
-    counted.n_records
+select counted.*
 from counted
 left join known on counted.{{ column_name }} = known.{{ field }}
 where

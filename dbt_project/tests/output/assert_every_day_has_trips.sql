@@ -9,23 +9,25 @@ with
 days as (
     select
         file_month,
-        trip_day,
-        trips,
-        cast(file_month || '-01 00:00:00' as timestamp without time zone) as first_day
-    from {{ ref('daily_trips') }}
-    where {{ published_now() }}
+        date_trunc('day', tpep_pickup_datetime) as trip_day,
+        count(*) as trips
+    from {{ ref('trip_data') }}
+    where
+        {{ published_now() }}
+        and 100 * extract(year from tpep_pickup_datetime) + extract(month from tpep_pickup_datetime)
+        = cast(replace(file_month, '-', '') as integer)
+    group by file_month, date_trunc('day', tpep_pickup_datetime)
 ),
 
 counted as (
     select
         file_month,
         trips,
-        extract(day from first_day + interval '1 month' - interval '1 day') as days_of_month,
+        extract(
+            day from cast(file_month || '-01 00:00:00' as timestamp) + interval '1 month' - interval '1 day'
+        ) as days_of_month,
         sum(trips) over (partition by file_month) as trips_of_month
     from days
-    where
-        trip_day >= first_day
-        and trip_day < first_day + interval '1 month'
 ),
 
 months as (

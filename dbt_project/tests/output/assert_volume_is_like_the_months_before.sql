@@ -4,6 +4,7 @@
     in March 2020.
 #}
 {{ config(severity='warn') }}
+-- depends_on: {{ ref('trip_data') }}
 
 with
 
