@@ -171,7 +171,7 @@ class _Collector:
         return Report(
             schema_version=SCHEMA_VERSION,
             verdict=verdicts.of_report(found, tests),
-            run=_run(self._ran, run_ids or shown),
+            run=_run(self._ran, run_ids if self._ran else shown),
             engine=_engine(self._settings, self._engine_version()),
             months=found,
             tests=tests,

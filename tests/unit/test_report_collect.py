@@ -69,10 +69,12 @@ def warehouse(settings: Settings) -> Iterator[DuckWarehouse]:
         shown += " 2.0 as total_amount, load_id, substr(load_id, 1, 7) as file_month, 1 as vendorid"
         table("trip_data", (7, f"{shown}, null::int as passenger_count"), (16, f"{shown}, 2 as passenger_count"))
         connected.frame(
-            "create table publications as select model, part, file_month, load_id, 'build' as build_id, 23 as row_count,"
+            "create table publications as select"
+            " model, part, file_month, load_id, 'build' as build_id, 23 as row_count,"
             " 'published' as state, null::text as refused_load_id, null::text as failed_tests,"
             " timestamp '2021-02-02' as published_at from (values"
-            f" ('trip_data', '2021-01', '2021-01', '{LOAD_ID}'), ('stg_wrong_values', '{LOAD_ID}', '2021-01', '{LOAD_ID}')"
+            f" ('trip_data', '2021-01', '2021-01', '{LOAD_ID}'),"
+            f" ('stg_wrong_values', '{LOAD_ID}', '2021-01', '{LOAD_ID}')"
             " ) as p (model, part, file_month, load_id)"
         )
         connected.frame(
@@ -84,8 +86,8 @@ def warehouse(settings: Settings) -> Iterator[DuckWarehouse]:
 
 def saw(warehouse: DuckWarehouse, day: int, status: str, rows: int, months: str, test: str = "a_test") -> None:
     warehouse.frame(
-        f"insert into test_results values ('run-{day}', timestamp '2021-03-01' + interval {day} day, '{test}', 'trip_data',"
-        f" null, 'error', '{status}', {rows}, 100, 'main_test_failures.{test}', '{months}')"
+        f"insert into test_results values ('run-{day}', timestamp '2021-03-01' + interval {day} day, '{test}',"
+        f" 'trip_data', null, 'error', '{status}', {rows}, 100, 'main_test_failures.{test}', '{months}')"
     )
 
 
