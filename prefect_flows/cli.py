@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -54,6 +54,7 @@ def run(
         _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
+        from prefect_flows.report.facts import Report
         from prefect_flows.report.outputs import to_text
 
         report = yellow_taxi(
@@ -63,7 +64,7 @@ def run(
             force=force,
             max_reject_share=settings.max_reject_share,
         )
-        typer.echo("\n" + to_text(report, settings))
+        typer.echo("\n" + to_text(cast(Report, report), settings))
 
 
 @app.command()

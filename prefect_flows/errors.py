@@ -20,6 +20,10 @@ class Unavailable(TaxiError):
     """A server did not answer or is busy: the same call may go through later."""
 
 
+class Stopped(TaxiError):
+    """The run was told to stop."""
+
+
 class SourceError(TaxiError):
     """The source cannot be had: it does not exist, or may not be read."""
 

@@ -32,7 +32,7 @@ _FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 # It logs every request with its whole URL, credentials included.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-OnBytes = Callable[[int, int | None], None]
+OnBytes = Callable[[int, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None, *, month: 
     Args:
         source: an http(s) URL or a path.
         folder: where a download is put; a path's own file is read where it lies.
-        on_bytes: told the bytes so far and, where known, in all.
+        on_bytes: told the bytes so far and, where it is known, the share of the file that they are.
         month: the month it is, to tell one that is not published yet.
 
     Raises:
@@ -206,5 +206,5 @@ def _receive(response: httpx.Response, part: Path, have: int, total: int | None,
             file.write(chunk)
             received += len(chunk)
             if on_bytes:
-                on_bytes(received, total)
+                on_bytes(received, received / total if total else None)
     return received

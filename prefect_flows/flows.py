@@ -4,35 +4,48 @@ import logging
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
+import httpx
 from dbt_common.events.base_types import EventLevel
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect import flow, get_client, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
+from pydantic import Field, SecretStr
 
-from prefect_flows import fetch, transform
-from prefect_flows.errors import TaxiError, Unavailable
+from prefect_flows import events, fetch, transform
+from prefect_flows.errors import NotPublished, Stopped, TaxiError, TransformError, Unavailable, UsageError
 from prefect_flows.land import Landed, land, landed_from, roll_back
-from prefect_flows.progress import progress
+from prefect_flows.limits import alone
+from prefect_flows.progress import Advance, progress
 from prefect_flows.report import outputs
 from prefect_flows.report.collect import Ran, collect
 from prefect_flows.report.facts import Report
-from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing
-from prefect_flows.settings import PROJECT_ROOT, Settings, Target, load_settings
-from prefect_flows.tlc import month_of, months_between, parse_month
+from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing, published_since
+from prefect_flows.settings import PROJECT_ROOT, ParallelMonths, Settings, Share, Target, load_settings
+from prefect_flows.tlc import Month, due_months, month_of, months_between, parse_month
 from prefect_flows.transform import NodeResult
-from prefect_flows.warehouses import open_warehouse
+from prefect_flows.warehouses import now, open_warehouse
 
 
 def _is_unavailable(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -56,18 +69,42 @@ _RETRIES: dict[str, Any] = {
 }
 
 
+# Set when a run is told to stop: threads do not get the signal.
+_stop = threading.Event()
+
+
+@contextmanager
+def _progress(what: str, unit: str, on_share: Callable[[float], None] | None = None) -> Iterator[Advance]:
+    """The progress of a step, which ends where the run is told to stop."""
+    with progress(what, unit, get_run_logger().info, on_share) as advance:
+
+        def go_on(done: int, share: float | None = None) -> None:
+            if _stop.is_set():
+                raise Stopped("The run was told to stop: run again, it goes on with what is missing.")
+            advance(done, share)
+
+        yield go_on
+
+
 @task(task_run_name="download {month}", **_RETRIES)
-def download(source: str, month: str, folder: Path) -> fetch.SourceFile:
-    """The month's file on this machine, verified."""
-    with progress(f"Downloading {month}", "bytes", get_run_logger().info) as advance:
-        return fetch.fetch(source, folder, advance, month=month)
+def download(source: str, month: str, folder: Path) -> fetch.SourceFile | NotPublished:
+    """The month's file on this machine, verified; or that it is not published yet, which is no failure of this step."""
+    try:
+        with _progress(f"Downloading {month}", "bytes") as advance:
+            return fetch.fetch(source, folder, advance, month=month)
+    except NotPublished as error:
+        get_run_logger().info(str(error))
+        return error
 
 
 @task(task_run_name="load {month}", **_RETRIES)
 def load(file: fetch.SourceFile, month: str, settings: Settings, force: bool) -> Landed:
     """The file as the month's staged load in the raw schema."""
-    log = get_run_logger().info
-    with open_warehouse(settings) as warehouse, progress(f"Landing {month}", "rows", log) as advance:
+    with (
+        open_warehouse(settings) as warehouse,
+        _progress_artifact(month) as on_share,
+        _progress(f"Landing {month}", "rows", on_share) as advance,
+    ):
         landed = land(
             warehouse,
             file,
@@ -75,10 +112,26 @@ def load(file: fetch.SourceFile, month: str, settings: Settings, force: bool) ->
             max_reject_share=settings.max_reject_share,
             keep_loads=settings.keep_loads,
             force=force,
-            on_rows=lambda rows: advance(rows, None),
+            on_rows=advance,
         )
-    log(f"Load {landed.load.load_id}: {'already there, ' if landed.was_there else ''}{_counts(landed)}")
+    there = "already there, " if landed.was_there else ""
+    get_run_logger().info(f"Load {landed.load.load_id}: {there}{_counts(landed)}")
+    if not landed.was_there:
+        events.load_completed(settings, landed)
     return landed
+
+
+@contextmanager
+def _progress_artifact(month: str) -> Iterator[Callable[[float], None]]:
+    artifact: Any = create_progress_artifact(0, key=f"yellow-taxi-load-{month}", description=f"Landing {month}")
+
+    def show(share: float) -> None:
+        # a load goes on while Prefect's server is away
+        with suppress(httpx.HTTPError):
+            update_progress_artifact(artifact, round(100 * share, 1))
+
+    yield show
+    show(1)
 
 
 def _counts(landed: Landed) -> str:
@@ -87,7 +140,24 @@ def _counts(landed: Landed) -> str:
 
 def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) -> Landed:
     with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-        return load(download(source, month, Path(folder)), month, settings, force)
+        file = download(source, month, Path(folder))
+        if isinstance(file, NotPublished):
+            raise file
+        return load(file, month, settings, force)
+
+
+def _land_what_is_missing(source: str, month: str, settings: Settings, force: bool = False) -> Landed:
+    """As `_fetch_and_land`; what is staged from the same URL is not downloaded again."""
+    if fetch.is_url(source) and not force and (there := look_for(source, month, settings)):
+        return there
+    return _fetch_and_land(source, month, settings, force)
+
+
+@task(task_run_name="look for {month}", **_RETRIES)
+def look_for(source: str, month: str, settings: Settings) -> Landed | None:
+    """The month's staged load, where it came from this URL."""
+    with open_warehouse(settings) as warehouse:
+        return landed_from(warehouse, source, month)
 
 
 @task(**_RETRIES)
@@ -99,17 +169,26 @@ def prepare(settings: Settings) -> None:
 
 @task(task_run_name="month {month}", cache_policy=NO_CACHE)
 def land_month(source: str, month: str, settings: Settings, force: bool) -> Landed:
-    """A month of a backfill, staged; what is staged from the same URL is not downloaded again."""
-    if fetch.is_url(source) and not force:
-        with open_warehouse(settings) as warehouse:
-            if there := landed_from(warehouse, source, month):
-                return there
-    return _fetch_and_land(source, month, settings, force)
+    """A month of a backfill, staged."""
+    return _land_what_is_missing(source, month, settings, force)
 
 
-@task(task_run_name="dbt build", cache_policy=NO_CACHE)
+@task(task_run_name="dbt build", **_RETRIES)
 def dbt_build(settings: Settings, months: list[str]) -> list[NodeResult]:
     """The months tested and published: one task run a node."""
+    with _dbt(settings) as invoke:
+        return transform.run_dbt(invoke, settings, months)
+
+
+@task(task_run_name="dbt test", **_RETRIES)
+def dbt_test(settings: Settings) -> list[NodeResult]:
+    """Everything that is published tested, and how fresh it is: one task run a node."""
+    with _dbt(settings) as invoke:
+        return transform.check_published(invoke, settings)
+
+
+@contextmanager
+def _dbt(settings: Settings) -> Iterator[transform.Invoke]:
     runner = PrefectDbtRunner(
         settings=PrefectDbtSettings(
             project_dir=PROJECT_ROOT,
@@ -123,9 +202,11 @@ def dbt_build(settings: Settings, months: list[str]) -> list[NodeResult]:
     )
     before = set(threading.enumerate())
     try:
-        return transform.run_dbt(partial(runner.invoke, log_level_file="debug", use_colors=False), settings, months)
-    finally:
+        yield partial(runner.invoke, log_level_file="debug", use_colors=False)
+    except Exception:
         _join_node_tasks(set(threading.enumerate()) - before)
+        raise
+    _join_node_tasks(set(threading.enumerate()) - before)
 
 
 def _join_node_tasks(threads: set[threading.Thread]) -> None:
@@ -140,7 +221,7 @@ def publish_report(settings: Settings, ran: Ran) -> Report:
     """What the run came to: a page, JSON and JUnit files, and artifacts whose keys are the same for the same months."""
     report = collect(settings, ran)
     files = outputs.write(report, settings.report_dir)
-    months = "-".join(dict.fromkeys([ran.months[0], ran.months[-1]]))
+    months = "-".join(dict.fromkeys([ran.months[0], ran.months[-1]])) if ran.months else "quality"
     create_markdown_artifact(
         outputs.to_markdown(report), key=f"yellow-taxi-{months}", description=report.verdict.sentence
     )
@@ -170,18 +251,21 @@ def _reported(settings: Settings, ran: Ran) -> Iterator[Ran]:
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return f"yellow-taxi {given.get('month') or month_of(str(given.get('source'))) or '?'}"
+    return f"yellow-taxi {given.get('month') or month_of(str(given.get('source'))) or 'next month'}"
 
 
 @flow(name="yellow-taxi", flow_run_name=_run_name)
 def yellow_taxi(
     source: str | None = None,
-    month: str | None = None,
+    month: Month | None = None,
     target: Target | None = None,
     force: bool = False,
-    max_reject_share: float | None = None,
-) -> Report:
+    max_reject_share: Share | None = None,
+) -> Report | State[Any]:
     """Load a month of yellow-taxi trips and publish it as trip_data.
+
+    With neither a source nor a month it is the newest month: the earlier of the two newest that the TLC may have
+    published and that is not loaded yet. A month that the TLC has not published yet is no failure.
 
     Args:
         source: URL or path of the month's file, Parquet or CSV, plain or gzip; left out, TAXI_SOURCE_TEMPLATE tells it.
@@ -190,17 +274,81 @@ def yellow_taxi(
         force: Load the file even where the same bytes are already loaded.
         max_reject_share: Share of broken rows, 0 to 1, above which the file is refused.
     """
-    settings = load_settings(target=target, max_reject_share=max_reject_share)
-    source, month = fetch.locate(source, month, settings.source_template)
-    with _reported(settings, Ran(_run_name(), [month])) as ran:
-        ran.landed[month] = _fetch_and_land(source, month, settings, force).was_there
-        _publish(settings, ran)
-    return publish_report(settings, ran)
+    settings = _settings(target=target, max_reject_share=max_reject_share)
+    if source or month:
+        place, month = fetch.locate(source, month, settings.source_template)
+        fetch_and_land = partial(_fetch_and_land, force=force)
+    else:
+        with alone(settings):
+            month = next_month(settings)
+        place, month = fetch.locate(None, month, settings.source_template)
+        fetch_and_land = partial(_land_what_is_missing, force=force)
+    _describe_run(f"yellow-taxi {month}", month, settings.target)
+    with alone(settings, [month]):
+        with _reported(settings, Ran(f"yellow-taxi {month}", [month])) as ran:
+            try:
+                ran.landed[month] = fetch_and_land(place, month, settings).was_there
+            except NotPublished as error:
+                if source:
+                    raise
+                return Completed(name="Not published yet", message=str(error))
+            _publish(settings, ran)
+        return publish_report(settings, ran)
+
+
+@task(task_run_name="find the next month", **_RETRIES)
+def next_month(settings: Settings) -> str:
+    """The earlier of the two newest months that the TLC may have published and that is not staged; else the newest."""
+    months = due_months()
+    with open_warehouse(settings) as warehouse:
+        staged = {load.file_month for load in warehouse.loads() if load.status == "staged"}
+    return next((month for month in months if month not in staged), months[-1])
+
+
+def _settings(**given: Any) -> Settings:
+    """The settings of a run, with the password out of Prefect's Secret block where the environment has none."""
+    settings = load_settings(**given)
+    block = settings.cratedb_password_block
+    if settings.target != "cratedb" or not block or settings.cratedb_password.get_secret_value():
+        return settings
+    try:
+        password = Secret.load(block, _sync=True).get()  # type: ignore[call-arg,union-attr]
+    except ValueError:
+        raise UsageError(
+            f"Prefect has no Secret block {block!r}, which CRATEDB_PASSWORD_BLOCK names: create it, in the UI or with "
+            "prefect.blocks.system.Secret."
+        ) from None
+    return settings.model_copy(update={"cratedb_password": SecretStr(str(password))})
+
+
+def _describe_run(name: str, *tags: str) -> None:
+    """Names and tags the run after what it turns out to be about."""
+    if run := flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(run), name=name, tags={*flow_run.tags, "yellow-taxi", *tags})
 
 
 def _publish(settings: Settings, ran: Ran) -> None:
-    ran.results = dbt_build(settings, list(ran.landed))
+    """Run dbt over the months that landed, and tell what came of it as events."""
+    since, months = now(), list(ran.landed)
+    ran.results = dbt_build(settings, months)
+    _tell_failures(settings, months, ran.results)
+    tell_published(settings, months, since)
     transform.raise_for_failures(ran.results)
+
+
+def _tell_failures(settings: Settings, months: Sequence[str], results: Sequence[NodeResult]) -> None:
+    if failed := [result for result in results if result.failed and result.kind == "test"]:
+        events.quality_failed(settings, months, failed, transform.failures(failed))
+
+
+@task(task_run_name="tell what is published", **_RETRIES)
+def tell_published(settings: Settings, months: Sequence[str], since: datetime) -> None:
+    """An event for each month of which readers see another version."""
+    with open_warehouse(settings) as warehouse:
+        for published in published_since(warehouse, months, since):
+            events.month_published(settings, published)
+            get_run_logger().info(f"{published.month}: {published.rows:,} rows {published.state}")
 
 
 @task(task_run_name="stage the earlier load of {month}", **_RETRIES)
@@ -211,29 +359,31 @@ def restage(month: str, settings: Settings) -> Landed:
 
 
 @flow(name="yellow-taxi-rollback", flow_run_name="yellow-taxi {month} rollback")
-def yellow_taxi_rollback(month: str, target: Target | None = None) -> Report:
+def yellow_taxi_rollback(month: Month, target: Target | None = None) -> Report:
     """Publish the load that a month had before its newest one, through the same tests.
 
     Args:
         month: The month as YYYY-MM.
         target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
     """
-    settings, month = load_settings(target=target), parse_month(month)
-    with _reported(settings, Ran(f"yellow-taxi {month} rollback", [month])) as ran:
-        ran.landed[month] = restage(month, settings).was_there
-        _publish(settings, ran)
-    return publish_report(settings, ran)
+    settings, month = _settings(target=target), parse_month(month)
+    _describe_run(f"yellow-taxi {month} rollback", month, settings.target)
+    with alone(settings, [month]):
+        with _reported(settings, Ran(f"yellow-taxi {month} rollback", [month])) as ran:
+            ran.landed[month] = restage(month, settings).was_there
+            _publish(settings, ran)
+        return publish_report(settings, ran)
 
 
 @flow(name="yellow-taxi-backfill", flow_run_name="yellow-taxi {from_month} to {to_month}")
 def yellow_taxi_backfill(
-    from_month: str,
-    to_month: str,
-    source_template: str | None = None,
-    parallel: int | None = None,
+    from_month: Month,
+    to_month: Month,
+    source_template: Annotated[str, Field(pattern=r"\{month\}")] | None = None,
+    parallel: ParallelMonths | None = None,
     target: Target | None = None,
     force: bool = False,
-    max_reject_share: float | None = None,
+    max_reject_share: Share | None = None,
 ) -> list[MonthLine]:
     """Load a range of months side by side and publish them; a month that fails does not stop the others.
 
@@ -246,36 +396,52 @@ def yellow_taxi_backfill(
         force: Load the months even where the same files are already loaded.
         max_reject_share: Share of broken rows, 0 to 1, above which a file is refused.
     """
-    settings = load_settings(
+    settings = _settings(
         target=target, max_reject_share=max_reject_share, source_template=source_template, parallel_months=parallel
     )
     sources = {
         month: fetch.locate(None, month, settings.source_template)[0] for month in months_between(from_month, to_month)
     }
-    with _reported(settings, Ran(f"yellow-taxi {from_month} to {to_month}", list(sources))) as ran:
-        prepare(settings)
-        months = _land_side_by_side(settings, sources, force)
-        create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
-        ran.errors = {line.month: line.why for line in months if line.state == "failed"}
-        ran.landed = {line.month: line.state == "already there" for line in months if line.month not in ran.errors}
-        failure = ""
-        if ran.landed:
-            ran.results = dbt_build(settings, list(ran.landed))
-            failure = transform.failures(ran.results)
-        if failure or ran.errors:
-            raise MonthsFailed(months, failure)
-    publish_report(settings, ran)
+    _describe_run(f"yellow-taxi {from_month} to {to_month}", settings.target)
+    ran = Ran(f"yellow-taxi {from_month} to {to_month}", list(sources))
+    with alone(settings, list(sources)):
+        with _reported(settings, ran):
+            prepare(settings)
+            months = _land_side_by_side(sources, settings, force)
+            create_table_artifact(
+                as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}"
+            )
+            ran.errors = {line.month: line.why for line in months if line.state == "failed"}
+            ran.landed = {line.month: line.state == "already there" for line in months if line.month not in ran.errors}
+            failure = _failure(settings, ran) if ran.landed else ""
+            if failure or ran.errors:
+                raise MonthsFailed(months, failure)
+        publish_report(settings, ran)
     return months
 
 
-def _land_side_by_side(settings: Settings, sources: dict[str, str], force: bool) -> list[MonthLine]:
+def _failure(settings: Settings, ran: Ran) -> str:
+    try:
+        _publish(settings, ran)
+    except TransformError:
+        if not ran.results:
+            raise
+    return transform.failures(ran.results)
+
+
+def _land_side_by_side(sources: dict[str, str], settings: Settings, force: bool) -> list[MonthLine]:
+    _stop.clear()
     side_by_side: ThreadPoolTaskRunner[Landed] = ThreadPoolTaskRunner(max_workers=settings.parallel_months)
     with side_by_side as runner:
         futures = {
             month: runner.submit(land_month, {"source": source, "month": month, "settings": settings, "force": force})
             for month, source in sources.items()
         }
-        return [of_landing(month, _outcome(future)) for month, future in futures.items()]
+        try:
+            return [of_landing(month, _outcome(future)) for month, future in futures.items()]
+        except BaseException:  # a signal, which only this thread hears of
+            _stop.set()
+            raise
 
 
 def _outcome(future: PrefectFuture[Landed]) -> Landed | Exception:
@@ -283,6 +449,24 @@ def _outcome(future: PrefectFuture[Landed]) -> Landed | Exception:
         return future.result()
     except Exception as error:  # a month that fails, for whatever reason, does not stop the others
         return error
+
+
+@flow(name="yellow-taxi-quality", flow_run_name="yellow-taxi quality")
+def yellow_taxi_quality(target: Target | None = None) -> list[NodeResult]:
+    """Test everything that is published, and how long ago a month was last loaded; nothing is changed.
+
+    Args:
+        target: duckdb or cratedb; left out, the setting TAXI_TARGET decides.
+    """
+    settings = _settings(target=target)
+    _describe_run(f"yellow-taxi quality of {settings.target}", settings.target)
+    with alone(settings):
+        with _reported(settings, Ran("yellow-taxi quality", [])) as ran:
+            ran.results = dbt_test(settings)
+            _tell_failures(settings, [], ran.results)
+            transform.raise_for_failures(ran.results)
+        publish_report(settings, ran)
+    return ran.results
 
 
 class _OneSentence(logging.Filter):

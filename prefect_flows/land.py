@@ -13,7 +13,7 @@ from prefect_flows.fetch import SourceFile, without_credentials
 from prefect_flows.read import Reader, open_month
 from prefect_flows.warehouses import Load, Warehouse, now
 
-OnRows = Callable[[int], None]
+OnRows = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def land(
         max_reject_share: the share of rejected lines, 0 to 1, above which the file is refused.
         keep_loads: how many superseded loads of the month keep their rows.
         force: land it even where it is already staged.
-        on_rows: told the number of data rows read so far.
+        on_rows: told the number of data rows read so far, and the share of the file that they are.
 
     Raises:
         FileRefused: the file is damaged, empty, or has too many broken rows. The ledger says so; what was staged
@@ -157,7 +157,7 @@ def _copy(warehouse: Warehouse, reader: Reader, load: Load, on_rows: OnRows | No
             landed += chunk.batch.num_rows
             rejected += len(chunk.rejects)
             if on_rows:
-                on_rows(landed + rejected)
+                on_rows(landed + rejected, reader.share)
     return load.with_(rows_read=landed + rejected, rows_landed=landed, rows_rejected=rejected)
 
 

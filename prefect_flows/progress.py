@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 SECONDS_BETWEEN_LINES = 5.0
 
 Log = Callable[[str], None]
-Advance = Callable[[int, int | None], None]
+OnShare = Callable[[float], None]
+Advance = Callable[[int, float | None], None]
 
 _lock = threading.Lock()
 # The display that is shown, once for each step that uses it.
@@ -20,46 +21,51 @@ _display: list[Progress] = []
 
 
 @contextmanager
-def progress(what: str, unit: str, log: Log) -> Iterator[Advance]:
+def progress(what: str, unit: str, log: Log, on_share: OnShare | None = None) -> Iterator[Advance]:
     """Show the progress of a step.
 
     Args:
         what: the step, for example `Landing 2021-01`.
         unit: what is counted, for example `rows`.
         log: takes a line where standard error is no terminal.
+        on_share: told now and then the share that is done, from 0 to 1, where it is known.
 
     Yields:
-        A function to call with the amount so far and, where it is known, in all.
+        A function to call with the amount so far and, where it is known, the share of the whole that it is.
     """
-    started = time.monotonic()
-    if sys.stderr.isatty():
-        with _bars() as bars:
-            task = bars.add_task(what, total=None, unit=unit, rate=0.0)
+    started = told = time.monotonic()
+    is_terminal = sys.stderr.isatty()
+    with _bar(what, unit) if is_terminal else _no_bar() as show:
 
-            def show(done: int, total: int | None = None) -> None:
-                bars.update(task, completed=done, total=total, rate=_rate(done, started))
+        def advance(done: int, share: float | None = None) -> None:
+            nonlocal told
+            rate = done / max(time.monotonic() - started, 1e-3)
+            show(done, share, rate)
+            if time.monotonic() - told < SECONDS_BETWEEN_LINES:
+                return
+            told = time.monotonic()
+            if not is_terminal:
+                log(f"{what}: {done:,} {unit}{f', {share:.0%}' if share else ''} ({rate:,.0f}/s)")
+            if on_share and share:
+                on_share(share)
 
-            yield show
-        return
+        yield advance
 
-    said = started
 
-    def tell(done: int, total: int | None = None) -> None:
-        nonlocal said
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            of = f" of {total:,}" if total else ""
-            log(f"{what}: {done:,}{of} {unit} ({_rate(done, started):,.0f}/s)")
-
-    yield tell
+Show = Callable[[int, float | None, float], None]
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
-    """The terminal's progress display, one for all months that go on at once: a terminal has room for one only."""
+def _no_bar() -> Iterator[Show]:
+    yield lambda done, share, rate: None
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Show]:
+    """A line of the terminal's progress display, one for all months at once: a terminal has room for one only."""
     with _lock:
         if not _display:
-            rate = TextColumn("{task.completed:,.0f} {task.fields[unit]} ({task.fields[rate]:,.0f}/s)")
+            rate = TextColumn("{task.fields[done]:,} {task.fields[unit]} ({task.fields[rate]:,.0f}/s)")
             bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), rate, TimeElapsedColumn(), console=Console(stderr=True)
             )
@@ -67,14 +73,13 @@ def _bars() -> Iterator[Progress]:
         else:
             bars = _display[0]
         _display.append(bars)
+    task = bars.add_task(what, total=None, unit=unit, done=0, rate=0.0)
     try:
-        yield bars
+        yield lambda done, share, rate: bars.update(
+            task, completed=share or 0, total=1 if share else None, done=done, rate=rate
+        )
     finally:
         with _lock:
             _display.pop()
             if not _display:
                 bars.stop()
-
-
-def _rate(done: int, started: float) -> float:
-    return done / max(time.monotonic() - started, 1e-3)

@@ -68,6 +68,10 @@ class Reader(Protocol):
     header: str
     binding: Binding
 
+    @property
+    def share(self) -> float:
+        """How much of the file has been read, from 0 to 1."""
+
     def __enter__(self) -> Self:
         """Give the reader itself."""
 

@@ -66,6 +66,7 @@ class CsvReader:
     def __init__(self, path: Path, *, block_bytes: int = BLOCK_BYTES) -> None:
         self._path = path
         self._block_bytes = block_bytes
+        self._size = path.stat().st_size
         self._bytes = 0
         self._width: int | None = None
         self._file = _open(path)
@@ -75,6 +76,12 @@ class CsvReader:
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def share(self) -> float:
+        """See `Reader`; of the file as it lies on the disk, as what a gzip unpacks to is not known before its end."""
+        on_disk: IO[bytes] = getattr(self._file, "fileobj", self._file)
+        return on_disk.tell() / self._size
 
     def __enter__(self) -> Self:
         return self

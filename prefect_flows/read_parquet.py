@@ -39,6 +39,7 @@ class ParquetReader:
     def __init__(self, path: Path, *, batch_rows: int = BATCH_ROWS) -> None:
         self._name = path.name
         self._batch_rows = batch_rows
+        self._rows = 0
         with self._in_words():
             self._file = pq.ParquetFile(
                 path,
@@ -58,6 +59,11 @@ class ParquetReader:
             self._file.close()
             raise
 
+    @property
+    def share(self) -> float:
+        """See `Reader`."""
+        return self._rows / max(int(self._file.metadata.num_rows), 1)
+
     def __enter__(self) -> Self:
         return self
 
@@ -65,14 +71,15 @@ class ParquetReader:
         self._file.close()
 
     def __iter__(self) -> Iterator[Chunk]:
-        rows = 0
+        self._rows = 0
         with self._in_words():
             for batch in self._file.iter_batches(batch_size=self._batch_rows):
-                yield self._chunk(batch, rows + 1)
-                rows += batch.num_rows
-        if rows != self._file.metadata.num_rows:
+                first = self._rows + 1
+                self._rows += batch.num_rows
+                yield self._chunk(batch, first)
+        if self._rows != self._file.metadata.num_rows:
             raise FileRefused(
-                f"{self._name} says that it has {self._file.metadata.num_rows:,} rows, but {rows:,} are in it: "
+                f"{self._name} says that it has {self._file.metadata.num_rows:,} rows, but {self._rows:,} are in it: "
                 "download it again."
             )
 

@@ -36,6 +36,8 @@ def _template(text: str) -> str:
 
 
 SourceTemplate = Annotated[str, AfterValidator(_template)]
+ParallelMonths = Annotated[int, Field(ge=1, le=32)]
+Share = Annotated[float, Field(ge=0, le=1)]
 RootedPath = Annotated[Path, AfterValidator(_from_root)]
 # CrateDB folds unquoted names and the dbt adapter does not quote all of its own: lower case only.
 SchemaName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
@@ -62,6 +64,7 @@ class Settings(BaseSettings):
     cratedb_pg_port: int = Field(5432, alias="CRATEDB_PG_PORT", ge=1, le=65535)
     cratedb_user: str = Field("crate", alias="CRATEDB_USER")
     cratedb_password: SecretStr = Field(SecretStr(""), alias="CRATEDB_PASSWORD")
+    cratedb_password_block: str | None = Field(None, alias="CRATEDB_PASSWORD_BLOCK")
     cratedb_sslmode: SslMode = Field("prefer", alias="CRATEDB_SSLMODE")
     cratedb_sslrootcert: Path | None = Field(None, alias="CRATEDB_SSLROOTCERT")
     cratedb_schema: SchemaName = Field("doc", alias="CRATEDB_SCHEMA")
@@ -70,9 +73,9 @@ class Settings(BaseSettings):
     duckdb_path: RootedPath = Field(Path("warehouse.duckdb"), alias="DUCKDB_PATH", validate_default=True)
     report_dir: RootedPath = Field(Path("reports"), alias="TAXI_REPORT_DIR", validate_default=True)
     source_template: SourceTemplate = Field(SOURCE_TEMPLATE, alias="TAXI_SOURCE_TEMPLATE")
-    parallel_months: int = Field(2, alias="TAXI_PARALLEL_MONTHS", ge=1, le=32)
-    max_reject_share: float = Field(0.01, alias="TAXI_MAX_REJECT_SHARE", ge=0, le=1)
-    max_lost_share: float = Field(0.05, alias="TAXI_MAX_LOST_SHARE", ge=0, le=1)
+    parallel_months: ParallelMonths = Field(2, alias="TAXI_PARALLEL_MONTHS")
+    max_reject_share: Share = Field(0.01, alias="TAXI_MAX_REJECT_SHARE")
+    max_lost_share: Share = Field(0.05, alias="TAXI_MAX_LOST_SHARE")
     keep_loads: int = Field(1, alias="TAXI_KEEP_LOADS", ge=0)
 
     @model_validator(mode="after")

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Annotated
+
+from pydantic import Field
 
 from prefect_flows.errors import UsageError
 
@@ -21,6 +24,8 @@ ZONE_COLUMNS = ("locationid", "borough", "zone", "service_zone")
 MONTHS_UNTIL_PUBLISHED = 3
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+# A flow's parameter: Prefect's API refuses what does not match before a run is made.
+Month = Annotated[str, Field(pattern=r"^(2009|20[1-9]\d)-(0[1-9]|1[0-2])$", examples=["2021-01"])]
 _FILE_NAME = re.compile(r"yellow_tripdata_(\d{4}-(?:0[1-9]|1[0-2]))(?!\d)")
 
 
@@ -141,6 +146,12 @@ def months_between(first: str, last: str) -> list[str]:
     if last < first:
         raise UsageError(f"There is no month from {first} to {last}: give the earlier one first.")
     return [_month(number) for number in range(_number(first), _number(last) + 1)]
+
+
+def due_months() -> list[str]:
+    """The two newest months that the TLC may have published by now, the earlier one first."""
+    this_month = _number(date.today().isoformat()[:7])
+    return [_month(this_month - MONTHS_UNTIL_PUBLISHED), _month(this_month - MONTHS_UNTIL_PUBLISHED + 1)]
 
 
 def may_be_unpublished(month: str) -> bool:

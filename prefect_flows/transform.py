@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from dbt_common.invocation import get_invocation_id
 
-from prefect_flows.errors import TransformError
+from prefect_flows.errors import TaxiError, TransformError, Unavailable
 from prefect_flows.settings import PROJECT_ROOT, Settings, in_environment
 
-Kind = Literal["model", "test", "unit test", "hook"]
+Kind = Literal["model", "test", "unit test", "freshness", "hook"]
 # Two dbt invocations in one process share its adapters and its working directory, and disturb each other.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -60,10 +60,20 @@ class NodeResult:
         return self.status in _FAILED
 
 
-def dbt_arguments(settings: Settings) -> list[str]:
-    """The arguments of a flow's dbt run: everything but the unit tests, which are about code and not about data."""
+Command = Literal["build", "test", "source freshness"]
+
+# Unit tests are about code, and the gate about what is not published.
+_LEFT_OUT = {
+    "build": ["--exclude-resource-type", "unit_test"],
+    "test": ["--exclude-resource-type", "unit_test", "--exclude", "tag:gate"],
+}
+
+
+def dbt_arguments(settings: Settings, command: Command = "build") -> list[str]:
+    """The arguments of a flow's dbt run: `build` tests and publishes what is pending, `test` tests what is published,
+    `source freshness` asks when a month was last loaded."""
     return [
-        "build",
+        *command.split(),
         "--target",
         settings.target,
         "--project-dir",
@@ -74,8 +84,7 @@ def dbt_arguments(settings: Settings) -> list[str]:
         str(target_path(settings)),
         "--log-path",
         str(PROJECT_ROOT / "logs"),
-        "--exclude-resource-type",
-        "unit_test",
+        *_LEFT_OUT.get(command, []),
     ]
 
 
@@ -85,7 +94,10 @@ def target_path(settings: Settings) -> Path:
     return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target") / settings.target
 
 
-def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings, months: Sequence[str] = ()) -> list[NodeResult]:
+Invoke = Callable[[list[str]], Any]
+
+
+def run_dbt(invoke: Invoke, settings: Settings, months: Sequence[str] = ()) -> list[NodeResult]:
     """Build and test what is pending.
 
     One month that fails the gate keeps dbt from publishing any: it is recorded as refused, and dbt runs again for the
@@ -97,28 +109,60 @@ def run_dbt(invoke: Callable[[list[str]], Any], settings: Settings, months: Sequ
         months: the months to publish; none means all.
 
     Raises:
+        Unavailable: the server went away meanwhile.
         TransformError: dbt did not get as far as running a node.
     """
     with _ONE_AT_A_TIME, in_environment(settings, TAXI_MONTHS=",".join(months)):
         refused: list[NodeResult] = []
         # Tests on staging come first; a month that passes them may fail the one that waits for every value's cast.
         for _ in range(GATE_LAYERS):
-            results = _run_once(invoke, settings)
-            failed = [result for result in results if result.failed and result.gate]
+            results = _run_once(invoke, settings, "build")
+            failed = [result for result in results if result.status == "fail" and result.gate]
             if not failed or len(months) == 1:
                 return refused + results
             refused += failed
-        return refused + _run_once(invoke, settings)
+        return refused + _run_once(invoke, settings, "build")
 
 
-def _run_once(invoke: Callable[[list[str]], Any], settings: Settings) -> list[NodeResult]:
+def check_published(invoke: Invoke, settings: Settings) -> list[NodeResult]:
+    """Test everything that is published, and ask how fresh it is; nothing is written.
+
+    Raises:
+        Unavailable, TransformError: as `run_dbt`.
+    """
+    with _ONE_AT_A_TIME, in_environment(settings):
+        return _run_once(invoke, settings, "test") + _run_once(invoke, settings, "source freshness")
+
+
+def _run_once(invoke: Invoke, settings: Settings, command: Command) -> list[NodeResult]:
     try:
-        outcome = invoke(dbt_arguments(settings))
+        outcome = invoke(dbt_arguments(settings, command))
     except ValueError as error:  # what Prefect's runner makes of an error that dbt raises
-        raise TransformError(f"dbt could not run: {_one_line(str(error))}.") from None
+        raise _could_not_run(str(error)) from None
     if outcome.exception is not None:
-        raise TransformError(f"dbt could not run: {_one_line(str(outcome.exception))}.")
-    return [_record(result) for result in outcome.result.results]
+        raise _could_not_run(str(outcome.exception))
+    results = [_record(result) for result in outcome.result.results]
+    for result in results:
+        if result.failed and _SERVER_GONE.search(result.message):
+            raise Unavailable(
+                f"CrateDB broke off while dbt ran {result.name} ({_one_line(result.message)}): run again when it is "
+                "up, as a month is published whole or not at all."
+            )
+    return results
+
+
+# libpq's words, and CrateDB's while it starts.
+_SERVER_GONE = re.compile(
+    r"connection to server .* failed(?!.*authentication)|server closed the connection"
+    r"|connection (already closed|refused)|could not (connect|receive data)|terminating connection"
+    r"|no connection to the server|cluster state not recovered|no master|Service ?Unavailable",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _could_not_run(message: str) -> TaxiError:
+    kind = Unavailable if _SERVER_GONE.search(message) else TransformError
+    return kind(f"dbt could not run: {_one_line(message)}.")
 
 
 def raise_for_failures(results: Sequence[NodeResult]) -> None:
@@ -148,20 +192,23 @@ def _failure(result: NodeResult) -> str:
 
 def _record(result: Any) -> NodeResult:
     node = result.node
-    kinds: dict[str, Kind] = {"model": "model", "test": "test", "unit_test": "unit test"}
+    kinds: dict[str, Kind] = {"model": "model", "test": "test", "unit_test": "unit test", "source": "freshness"}
     attached = getattr(node, "attached_node", None)
     severity = getattr(getattr(node, "config", None), "severity", None)
     # as macros/tests/test.sql says it
-    found = _FOUND.fullmatch(str((result.adapter_response or {}).get("_message")))
+    found = _FOUND.fullmatch(str((getattr(result, "adapter_response", None) or {}).get("_message")))
+    rule = " ".join((getattr(node, "description", "") or "").split())
+    if isinstance(age := getattr(result, "age", None), float):
+        rule = f"A month was last loaded {age / 86_400:,.1f} days ago."
     return NodeResult(
         name=node.name,
         kind=kinds.get(str(node.resource_type), "hook"),
         status=str(result.status),
-        failures=result.failures,
+        failures=getattr(result, "failures", None),
         message=result.message or "",
         column=getattr(node, "column_name", None),
         model=attached.rsplit(".", 1)[-1] if attached else None,
-        rule=" ".join((getattr(node, "description", "") or "").split()),
+        rule=rule,
         seconds=round(result.execution_time, 3),
         gate="gate" in getattr(node, "tags", []),
         unique_id=getattr(node, "unique_id", ""),

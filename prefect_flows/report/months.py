@@ -33,6 +33,17 @@ class MonthLine:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Published:
+    """What readers see of a month: whose build and load it is, its rows, `published` or `suspect`."""
+
+    month: str
+    load_id: str
+    build_id: str
+    rows: int
+    state: str
+
+
 class MonthsFailed(TaxiError):
     """Some months of a backfill failed; `months` are the lines of all."""
 
@@ -70,12 +81,32 @@ def of_warehouse(warehouse: Warehouse) -> list[MonthLine]:
     ]
 
 
-def _publications(warehouse: Warehouse) -> dict[str, Any]:
+def published_since(warehouse: Warehouse, months: Sequence[str], moment: datetime) -> list[Published]:
+    """Which of these months readers see another version of since a moment (UTC), by this machine's clock."""
+    if not _has_publications(warehouse):
+        return []
+    rows = warehouse.frame(
+        "select file_month, load_id, build_id, row_count, state from {schema}.publications where model = 'trip_data'"
+        " and state in ('published', 'suspect') and published_at >= cast(:moment as timestamp) order by file_month",
+        {"moment": f"{moment:%Y-%m-%d %H:%M:%S}"},  # dbt records whole seconds
+    )
+    return [
+        Published(row["file_month"], row["load_id"], row["build_id"], int(row["row_count"]), row["state"])
+        for row in rows.to_dict("records")
+        if row["file_month"] in months
+    ]
+
+
+def _has_publications(warehouse: Warehouse) -> bool:
     found = warehouse.frame(
         "select count(*) as n from information_schema.tables"
         " where table_schema = '{schema}' and table_name = 'publications'"
     )
-    if not found["n"].item():
+    return bool(found["n"].item())
+
+
+def _publications(warehouse: Warehouse) -> dict[str, Any]:
+    if not _has_publications(warehouse):
         return {}
     rows = warehouse.frame(
         "select file_month, load_id, state, refused_load_id, failed_tests from {schema}.publications"

@@ -250,8 +250,8 @@ class CrateWarehouse:
         )
         if kept != len(zones):
             raise WarehouseError(
-                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and "
-                "the free space on its disk, then run again."
+                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and the free space on its "
+                "disk, then run again."
             )
         self.post(f"DELETE FROM {self._zones} WHERE {key} != ALL(?)", [[zone[0] for zone in zones]])
         with self._in_words(), self._engine.connect() as connection:
@@ -336,7 +336,7 @@ class CrateWarehouse:
                         "set CRATEDB_SSLROOTCERT to its authority's file."
                     ) from None
                 raise Unavailable(
-                    f"CrateDB at {self._url} does not answer: start it (docker compose up -d), "
+                    f"CrateDB at {self._url} does not answer: start it (docker compose --profile cratedb up -d), "
                     "or correct CRATEDB_HOST, CRATEDB_HTTP_PORT and CRATEDB_SSLMODE."
                 ) from None
             raise _refused(message) from None

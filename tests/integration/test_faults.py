@@ -251,7 +251,7 @@ class Planted:
 @pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("faults")), CRATEDB])
 def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     folder = tmp_path_factory.mktemp("faults")
-    with own_warehouse(request, request.param, folder) as settings:
+    with own_warehouse(request, request.param) as settings:
         planted = Planted(settings, folder)
         for fault in FAULTS:
             if fault.before:

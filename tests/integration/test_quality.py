@@ -59,7 +59,7 @@ class Warehouse:
 @pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("quality")), CRATEDB])
 def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     folder = tmp_path_factory.mktemp("quality")
-    with own_warehouse(request, request.param, folder) as settings:
+    with own_warehouse(request, request.param) as settings:
         yield Warehouse(settings, folder)
 
 

@@ -156,10 +156,11 @@ def test_the_ledger_tells_the_facts_of_a_load(warehouse: DuckWarehouse, file: Ca
 
 @pytest.mark.usefixtures("small_blocks")
 def test_progress_tells_the_rows_read_so_far(warehouse: DuckWarehouse, file: Callable[..., SourceFile]) -> None:
-    told: list[int] = []
-    put(warehouse, file([*C, BROKEN]), max_reject_share=1, on_rows=told.append)
+    told: list[tuple[int, float]] = []
+    put(warehouse, file([*C, BROKEN]), max_reject_share=1, on_rows=lambda *how_far: told.append(how_far))
     assert len(told) > 2
-    assert told == sorted(told) and told[-1] == 7
+    assert told == sorted(told) and told[-1] == (7, 1.0)
+    assert 0 < told[0][1] < 1
 
 
 def test_a_load_is_named_after_its_month_and_its_bytes() -> None:
@@ -321,7 +322,7 @@ def test_a_truncated_file_is_refused_and_leaves_no_rows(
     before = put(warehouse, file(A)).load
     damaged = file(rows_of("b", 500), lambda content: gzip.compress(content)[:-8])
     told: list[int] = []
-    sentence = refusal(FileRefused, lambda: put(warehouse, damaged, on_rows=told.append))
+    sentence = refusal(FileRefused, lambda: put(warehouse, damaged, on_rows=lambda rows, share: told.append(rows)))
     assert "ends too early" in sentence and told[-1] > 400
     kept, failed = warehouse.loads()
     assert kept == before

@@ -222,6 +222,32 @@ def test_what_a_node_does_not_tell_is_left_open(attributes: dict[str, Any]) -> N
     assert (record.column, record.model, record.rule, record.message, record.failures) == (None, None, "", "", None)
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("199 of 22302 rows", (199, 22302)), ("0 of 0 rows", (0, 0)), ("3 rows", (3, None)), ("OK", (None, None))],
+)
+def test_a_record_tells_all_rows_that_a_test_found(words: str, found: tuple[int | None, int | None]) -> None:
+    [record] = records(raw(TestStatus.Pass, failures=0, adapter_response={"_message": words, "code": "SELECT"}))
+    assert (record.failing_rows, record.tested_rows) == found
+
+
+@pytest.mark.parametrize(("failing_runs", "runs"), [(0, 1), (1, 2), (2, 3), (9, 3)])
+def test_dbt_runs_again_for_the_months_that_pass_and_ends(failing_runs: int, runs: int) -> None:
+    ran: list[Any] = []
+
+    def invoke(_: list[str]) -> Any:
+        ran.append(1)
+        status = TestStatus.Fail if len(ran) <= failing_runs else TestStatus.Pass
+        return outcome(raw(status, node={"name": f"run_{len(ran)}", "tags": ["gate"]}))
+
+    results = run_dbt(invoke, load_settings())
+    assert len(ran) == runs
+    assert [result.name for result in results] == [f"run_{number}" for number in range(1, runs + 1)]
+    ran.clear()
+    run_dbt(invoke, load_settings(), ["2021-01"])
+    assert len(ran) == 1
+
+
 def test_records_keep_dbts_order() -> None:
     names = ["c", "a", "b"]
     assert [record.name for record in records(*(raw(TestStatus.Pass, node={"name": name}) for name in names))] == names
