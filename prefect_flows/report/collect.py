@@ -407,7 +407,7 @@ class _Collector:
         judged = {test.name: test for test in found}
         for result in self._results():
             ran = result.status in ("pass", "warn", "fail")
-            if result.kind == "test" and (not ran or result.name not in judged):
+            if result.kind in ("test", "freshness") and (not ran or result.name not in judged):
                 found = [test for test in found if test.name != result.name]
                 found.append(_from_result(result, judged.get(result.name), ",".join(months)))
         return found, list(shown)
@@ -482,7 +482,7 @@ def _from_result(result: NodeResult, earlier: Test | None, months: str) -> Test:
         failing_rows=(result.failures if result.failing_rows is None else result.failing_rows) if ran else None,
         tested_rows=result.tested_rows if ran else None,
         seconds=result.seconds,
-        message="" if ran else " ".join(result.message.split()),
+        message="" if ran or result.kind == "freshness" else " ".join(result.message.split()),
         sql=result.sql,
         examples=None,
         history=earlier.history if earlier else [],

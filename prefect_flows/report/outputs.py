@@ -140,7 +140,7 @@ def _month_case(suite: ET.Element, month: Month) -> None:
 
 def _found(test: Test) -> str:
     if test.failing_rows is None:
-        return test.message or "it could not run"
+        return test.message or test.rule or "it could not run"
     share = f" of {test.tested_rows:,} ({test.share:.3%})" if test.tested_rows and test.share is not None else ""
     return f"{test.failing_rows:,} failing row{'s' * (test.failing_rows != 1)}{share}"
 

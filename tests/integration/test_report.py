@@ -33,13 +33,11 @@ IMAGE, SCRIPT, FORMULA = "<img src=x onerror=alert(1)>", "</script><script>alert
 
 
 @pytest.fixture(scope="module", params=["duckdb", CRATEDB])
-def settings(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flow_settings: None
-) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse for the reports of this module, made in this order."""
     if not chrome.chromium():
         pytest.skip(chrome.MISSING)
-    with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+    with own_warehouse(request, request.param) as settings:
         yield settings
 
 
@@ -82,13 +80,9 @@ def faulty(settings: Settings, sound: Path, tmp_path_factory: pytest.TempPathFac
     names = header.split(b",")
     at = {name: names.index(name) for name in (b"VendorID", b"store_and_fwd_flag")}
     rows = [row + b",1" if row and row.count(b",") == len(names) - 1 else row for row in rows]
-    for row, name, value in (
-        (3, b"store_and_fwd_flag", IMAGE),
-        (4, b"store_and_fwd_flag", SCRIPT),
-        (5, b"store_and_fwd_flag", FORMULA),
-        (6, b"VendorID", "55"),
-        (7, b"VendorID", IMAGE),
-    ):
+    planted = [(b"store_and_fwd_flag", value) for value in (IMAGE, SCRIPT, FORMULA) * 2]
+    planted += [(b"VendorID", value) for value in ("55",) * 4 + (IMAGE,)]
+    for row, (name, value) in enumerate(planted, start=3):
         cells = rows[row].split(b",")
         cells[at[name]] = value.encode()
         rows[row] = b",".join(cells)
@@ -170,7 +164,7 @@ def test_refused_month_says_what_failed_and_what_readers_see(browser: Browser, f
             "stg_yellow_trips_vendorid_in_dictionary",
         ]
         flagged = page.locator("article", has_text="stg_yellow_trips_store_and_fwd_flag_is_y_or_n")
-        assert "3 failing rows" in flagged.locator(".figures").inner_text()
+        assert "6 failing rows" in flagged.locator(".figures").inner_text()
         assert page.locator(".lineage .bad text").first.inner_html() == "stg_yellow_trips"
 
 
