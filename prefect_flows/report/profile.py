@@ -173,7 +173,7 @@ def histogram(values: Sequence[Any], counts: Sequence[int]) -> list[Bin]:
         edge = (start + index) * step
         if is_time:
             return f"{datetime.fromtimestamp(edge, UTC):{'%Y-%m-%d' if step >= 86_400 else '%Y-%m-%d %H:%M'}}"
-        return f"{edge:.6g}"
+        return f"{edge:.10g}"
 
     bars = [Bin(f"{bound(index)} to {bound(index + 1)}", rows[index + 1]) for index in range(number)]
     below = [Bin(f"below {bound(0)}", rows[0])] if rows[0] else []
