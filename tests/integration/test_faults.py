@@ -116,12 +116,12 @@ FAULTS = [
     Fault(
         "times swapped",
         every(1, swapped("tpep_pickup_datetime", "tpep_dropoff_datetime")),
-        {GATE + "dropoff_is_not_before_pickup"},
+        {"assert_dropoff_is_not_before_pickup"},
     ),
     Fault(
         "another year's file",
         every(1, in_2001),
-        {GATE + "pickup_is_in_the_files_month"},
+        {"assert_pickup_is_in_the_files_month"},
     ),
     Fault(
         "some trips of another year",
@@ -242,6 +242,7 @@ class Planted:
         return outcome
 
     def _months(self, warehouse: Warehouse, compiled: str) -> set[str]:
+        compiled = compiled.replace("{", "{{").replace("}", "}}")  # no names of schemas in it
         if self.settings.target == "cratedb":
             compiled = compiled.replace(":", r"\:")  # SQLAlchemy would take it for a parameter
         rows = records(warehouse, compiled)
@@ -284,4 +285,5 @@ def test_a_month_is_refused_by_the_tests_that_it_failed_and_by_no_others(planted
     # A failure after publication marks all months of the run: it is dbt's run that failed.
     output = {month: names for month, names in expected.items() if any(name.startswith("trip_data") for name in names)}
     assert refused == {month: names for month, names in expected.items() if month not in output}
-    assert {row["state"] for row in rows} == {"refused", "suspect"} and len(output) == 2
+    states = {row["state"] for row in rows if row["file_month"] in MONTHS.values()}
+    assert states == {"refused", "suspect"} and len(output) == 2
