@@ -39,7 +39,6 @@ DEFAULTS: dict[str, Any] = {
     "max_reject_share": 0.01,
     "max_lost_share": 0.05,
     "keep_loads": 1,
-    "cratedb_password_block": None,
     "report_dir": PROJECT_ROOT / "reports",
 }
 NAMES = {str(field.alias) for field in Settings.model_fields.values()}
@@ -93,7 +92,6 @@ def test_nothing_set_gives_the_defaults() -> None:
         ("TAXI_SOURCE_TEMPLATE", "data/{month}.csv", "source_template", str(PROJECT_ROOT / "data/{month}.csv")),
         ("TAXI_PARALLEL_MONTHS", "4", "parallel_months", 4),
         ("TAXI_MAX_REJECT_SHARE", "0.5", "max_reject_share", 0.5),
-        ("TAXI_MAX_LOST_SHARE", "0.5", "max_lost_share", 0.5),
         ("TAXI_MAX_LOST_SHARE", "0.2", "max_lost_share", 0.2),
         ("TAXI_KEEP_LOADS", "0", "keep_loads", 0),
         ("TAXI_REPORT_DIR", "/srv/reports", "report_dir", Path("/srv/reports")),
