@@ -53,16 +53,17 @@ def run(
         _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
-        from prefect_flows.report.summary import Summary, as_text
+        from prefect_flows.report.facts import Report
+        from prefect_flows.report.outputs import to_text
 
-        summary = yellow_taxi(
+        report = yellow_taxi(
             source=source,
             month=month,
             target=settings.target,
             force=force,
             max_reject_share=settings.max_reject_share,
         )
-        typer.echo("\n" + as_text(cast(Summary, summary)))
+        typer.echo("\n" + to_text(cast(Report, report), settings))
 
 
 @app.command()
@@ -119,9 +120,9 @@ def rollback(month: Annotated[str, typer.Option(help="YYYY-MM.")], target: Targe
         settings, month = load_settings(target=target), parse_month(month)
         _without_telemetry()
         from prefect_flows.flows import yellow_taxi_rollback
-        from prefect_flows.report.summary import as_text
+        from prefect_flows.report.outputs import to_text
 
-        typer.echo("\n" + as_text(yellow_taxi_rollback(month=month, target=settings.target)))
+        typer.echo("\n" + to_text(yellow_taxi_rollback(month=month, target=settings.target), settings))
 
 
 @app.command()
@@ -135,6 +136,28 @@ def status(target: Target = None) -> None:
         with open_warehouse(settings) as warehouse:
             months = of_warehouse(warehouse)
         typer.echo(as_text(months) if months else f"No month is loaded yet in {settings.warehouse}.")
+
+
+@app.command()
+def report(
+    month: Annotated[
+        list[str] | None, typer.Option(help="YYYY-MM; may be given again [default: those that were tested last].")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    target: Target = None,
+) -> None:
+    """Write the quality report of months, from the warehouse and the tests' last results; dbt does not run."""
+    with _exit_code():
+        settings = load_settings(target=target)
+        months = sorted({parse_month(given) for given in month or []})
+        from prefect_flows.report.collect import collect
+        from prefect_flows.report.outputs import write
+
+        facts = collect(settings, months=months)
+        files = write(facts, settings.report_dir)
+        typer.echo(f"{facts.verdict.sentence}.\nReport: {files.html}")
+        if open_page:
+            typer.launch(str(files.html))
 
 
 @app.command()

@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "max_reject_share": 0.01,
     "max_lost_share": 0.05,
     "keep_loads": 1,
+    "report_dir": PROJECT_ROOT / "reports",
 }
 NAMES = {str(field.alias) for field in Settings.model_fields.values()}
 
@@ -93,6 +94,7 @@ def test_nothing_set_gives_the_defaults() -> None:
         ("TAXI_MAX_REJECT_SHARE", "0.5", "max_reject_share", 0.5),
         ("TAXI_MAX_LOST_SHARE", "0.2", "max_lost_share", 0.2),
         ("TAXI_KEEP_LOADS", "0", "keep_loads", 0),
+        ("TAXI_REPORT_DIR", "/srv/reports", "report_dir", Path("/srv/reports")),
     ],
 )
 def test_each_setting_has_its_name_in_the_environment(

@@ -13,6 +13,7 @@ import pytest
 from dbt.artifacts.resources.types import NodeType
 from dbt.artifacts.schemas.results import RunStatus, TestStatus
 from dbt.cli.flags import args_to_context
+from dbt_common.invocation import get_invocation_id
 
 from prefect_flows.errors import TransformError
 from prefect_flows.settings import PROJECT_ROOT, Settings, load_settings
@@ -188,6 +189,9 @@ def test_a_tests_result_becomes_a_record() -> None:
         "column_name": "vendorid",
         "attached_node": "model.taxi_elt.stg_yellow_trips",
         "description": "The vendor is\n  one of\tthe dictionary's.\n",
+        "unique_id": "test.taxi_elt.vendorid",
+        "config": SimpleNamespace(severity="ERROR"),
+        "compiled_code": "\nselect 1\n",
     }
     [record] = records(raw(TestStatus.Fail, node=node, failures=3, message="Got 3 results", execution_time=1.23456))
     assert record == NodeResult(
@@ -200,6 +204,10 @@ def test_a_tests_result_becomes_a_record() -> None:
         model="stg_yellow_trips",
         rule="The vendor is one of the dictionary's.",
         seconds=1.235,
+        unique_id="test.taxi_elt.vendorid",
+        severity="error",
+        sql="select 1",
+        run_id=get_invocation_id(),
     )
 
 
