@@ -7,6 +7,7 @@ Exit codes: 0 what was asked for is published, 1 some of it failed and what was 
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Annotated, cast
 import typer
 
 from prefect_flows.errors import TaxiError, UsageError
-from prefect_flows.fetch import is_url, locate
+from prefect_flows.fetch import fetch, is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
-from prefect_flows.tlc import months_between, parse_month
+from prefect_flows.tlc import ZONES_URL, months_between, parse_month
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
@@ -173,6 +174,24 @@ def _assert_there_is_a_server() -> None:
             "There is no Prefect server: start one with `prefect server start --port 4201`, and set PREFECT_API_URL to "
             "http://127.0.0.1:4201/api."
         )
+
+
+@app.command()
+def zones(
+    source: Annotated[str, typer.Option(help="URL or path of the lookup, as CSV.")] = ZONES_URL,
+    target: Target = None,
+) -> None:
+    """Load the TLC's lookup of zones, against which the zones of trips are tested."""
+    with _exit_code():
+        settings = load_settings(target=target)
+        from prefect_flows.warehouses import open_warehouse
+        from prefect_flows.zones import read_zones
+
+        with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
+            lookup = read_zones(fetch(source, Path(folder)).path)
+        with open_warehouse(settings) as warehouse:
+            warehouse.replace_zones(lookup)
+        typer.echo(f"{len(lookup)} zones in {settings.raw_schema}.taxi_zones of {settings.warehouse}")
 
 
 @app.command()

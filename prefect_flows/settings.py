@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     source_template: SourceTemplate = Field(SOURCE_TEMPLATE, alias="TAXI_SOURCE_TEMPLATE")
     parallel_months: ParallelMonths = Field(2, alias="TAXI_PARALLEL_MONTHS")
     max_reject_share: Share = Field(0.01, alias="TAXI_MAX_REJECT_SHARE")
+    max_lost_share: Share = Field(0.05, alias="TAXI_MAX_LOST_SHARE")
     keep_loads: int = Field(1, alias="TAXI_KEEP_LOADS", ge=0)
 
     @model_validator(mode="after")
@@ -129,6 +130,7 @@ class Settings(BaseSettings):
             "TAXI_RAW_SCHEMA": self.raw_schema,
             "DUCKDB_PATH": str(self.duckdb_path),
             "TAXI_MAX_REJECT_SHARE": str(self.max_reject_share),
+            "TAXI_MAX_LOST_SHARE": str(self.max_lost_share),
         }
 
 

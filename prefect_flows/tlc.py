@@ -17,6 +17,9 @@ from prefect_flows.errors import UsageError
 FIRST_MONTH = "2009-01"
 # Where the TLC publishes a month (its page "TLC Trip Record Data"): Parquet for every year, since 2022.
 SOURCE_TEMPLATE = "https://d37ci6vzurychx.cloudfront.net/trip-data/yellow_tripdata_{month}.parquet"
+# Its lookup of zones, linked from the same page, and that file's columns.
+ZONES_URL = "https://d37ci6vzurychx.cloudfront.net/misc/taxi_zone_lookup.csv"
+ZONE_COLUMNS = ("locationid", "borough", "zone", "service_zone")
 # "Trip data is published monthly, with two months delay" (the same page); it has been three at times.
 MONTHS_UNTIL_PUBLISHED = 3
 

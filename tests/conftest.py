@@ -1,6 +1,7 @@
 """What all tests share: where the data is, a warehouse of each target for one test, and the line about CrateDB."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,27 +55,40 @@ def cratedb(request: pytest.FixtureRequest) -> Iterator[CrateServer]:
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, target: str, tmp_path: Path) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, target: str) -> Iterator[Settings]:
     """Settings of the test's `target`, for a warehouse of its own, in this process's environment."""
-    with own_warehouse(request, target, tmp_path) as settings:
+    with own_warehouse(request, target) as settings:
         yield settings
 
 
+# Of warehouses that are gone. They are used again: dbt parses the whole project anew for a name that it does not know.
+_free_names: list[str] = []
+
+
 @contextmanager
-def own_warehouse(request: pytest.FixtureRequest, target: str, folder: Path) -> Iterator[Settings]:
+def own_warehouse(request: pytest.FixtureRequest, target: str) -> Iterator[Settings]:
     """A warehouse that nothing else uses, gone afterwards."""
+    name = _free_names.pop() if _free_names else uuid.uuid4().hex[:12]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_TARGET", target)
         if target == "duckdb":
+            folder = Path(request.getfixturevalue("tmp_path_factory").getbasetemp()) / f"warehouse-{name}"
+            folder.mkdir()
             patch.setenv("DUCKDB_PATH", str(folder / "warehouse.duckdb"))
             yield load_settings()
-            return
-        server: CrateServer = request.getfixturevalue("cratedb")
-        schema, raw_schema = (f"{kind}_{uuid.uuid4().hex[:12]}" for kind in ("test", "raw"))
-        for name, value in server.environment(schema, raw_schema).items():
-            patch.setenv(name, value)
-        yield load_settings()
-        server.drop_schemas(schema, raw_schema)
+            from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+            # dbt keeps the file open, and would go on in it
+            DuckDBConnectionManager.close_all_connections()
+            shutil.rmtree(folder)
+        else:
+            server: CrateServer = request.getfixturevalue("cratedb")
+            schema, raw_schema = f"test_{name}", f"raw_{name}"
+            for setting, value in server.environment(schema, raw_schema).items():
+                patch.setenv(setting, value)
+            yield load_settings()
+            server.drop_schemas(schema, raw_schema)
+    _free_names.append(name)
 
 
 @pytest.fixture(scope="session")

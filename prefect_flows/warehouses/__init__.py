@@ -1,7 +1,8 @@
 """What landing needs of a warehouse, as one small protocol, and the two that keep it: CrateDB and DuckDB.
 
-The raw schema has three tables, the same on both: `yellow_trips` (the files' rows, every column TEXT),
-`rejected_rows` (the lines that are no rows) and `loads` (the ledger, one row a load).
+The raw schema has the same tables on both: `yellow_trips` (the files' rows, every column TEXT), `rejected_rows` (the
+lines that are no rows), `loads` (the ledger, one row a load) and `taxi_zones` (the TLC's lookup, empty until it is
+loaded).
 """
 
 from collections.abc import Mapping
@@ -93,6 +94,9 @@ class Warehouse(Protocol):
 
     def discard(self, load_id: str) -> None:
         """Remove a load's rows and rejected lines; its ledger row stays."""
+
+    def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
+        """In one step, or not at all: these rows of `tlc.ZONE_COLUMNS` are the lookup of zones."""
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Read a query's answer back. `{raw}` and `{schema}` in it become the schemas; parameters are `:name`."""

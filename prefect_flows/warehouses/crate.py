@@ -25,6 +25,7 @@ from crate.client.exceptions import ConnectionError as CrateUnreachable
 from prefect_flows.errors import LoadTaken, TaxiError, Unavailable, WarehouseError
 from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
+from prefect_flows.tlc import ZONE_COLUMNS
 from prefect_flows.warehouses import Load, LoadWriter
 
 IN_FLIGHT = 2
@@ -37,7 +38,7 @@ TIMEOUT = httpx.Timeout(connect=10, read=300, write=60, pool=300)
 
 
 def raw_tables(schema: str) -> sa.MetaData:
-    """The raw schema's three tables as SQLAlchemy has them.
+    """The raw schema's tables as SQLAlchemy has them.
 
     One shard a partition, and no replica while a load is written: a cluster spreads over the months, and a node
     takes at most 1,000 shards.
@@ -87,6 +88,14 @@ def raw_tables(schema: str) -> sa.MetaData:
         text("error", columnstore=False),
         crate_number_of_shards=1,
     )
+    sa.Table(
+        "taxi_zones",
+        metadata,
+        sa.Column(ZONE_COLUMNS[0], sa.String, primary_key=True),
+        *(text(name, searched=True) for name in ZONE_COLUMNS[1:]),
+        crate_number_of_shards=1,
+        crate_refresh_interval=0,
+    )
     return metadata
 
 
@@ -100,6 +109,7 @@ class CrateWarehouse:
             self._metadata.tables[f"{settings.raw_schema}.{name}"]
             for name in ("yellow_trips", "rejected_rows", "loads")
         )
+        self._zones = self._metadata.tables[f"{settings.raw_schema}.taxi_zones"]
         host = f"[{settings.cratedb_host}]" if ":" in settings.cratedb_host else settings.cratedb_host
         self._url = f"{'https' if settings.https else 'http'}://{host}:{settings.cratedb_http_port}"
 
@@ -213,6 +223,23 @@ class CrateWarehouse:
             self._refresh(connection, self._rejects)
             connection.execute(self._rejects.delete().where(self._rejects.c._load_id == load_id))
             self._refresh(connection, self._rejects)
+
+    def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
+        # Readers see what is written when it is refreshed, and that is once, at the end.
+        key, *others = ZONE_COLUMNS
+        kept = self.post(
+            f"INSERT INTO {self._zones} ({', '.join(ZONE_COLUMNS)}) (SELECT * FROM UNNEST({_marks(ZONE_COLUMNS)}))"
+            f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in others)}",
+            [list(column) for column in zip(*zones, strict=True)],
+        )
+        if kept != len(zones):
+            raise WarehouseError(
+                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and the free space on its disk, "
+                "then run again."
+            )
+        self.post(f"DELETE FROM {self._zones} WHERE {key} != ALL(?)", [[zone[0] for zone in zones]])
+        with self._in_words(), self._engine.connect() as connection:
+            self._refresh(connection, self._zones)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         settings = self._settings
@@ -374,7 +401,7 @@ class _CrateWriter:
             )
 
 
-def _marks(names: list[str]) -> str:
+def _marks(names: Sequence[str]) -> str:
     return ", ".join("?" * len(names))
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from prefect_flows.errors import WarehouseError
 from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
+from prefect_flows.tlc import ZONE_COLUMNS
 from prefect_flows.warehouses import Load, LoadWriter
 
 # DuckDB takes what the machine has, up to 80 %; this is enough for a month, and the rest stays free.
@@ -29,7 +30,8 @@ _TRIPS = {"_load_id": "TEXT", "_file_month": "TEXT"} | {
     field.name: "BIGINT" if pa.types.is_integer(field.type) else "TEXT" for field in SCHEMA
 }
 _REJECTS = {"_load_id": "TEXT", "_file_month": "TEXT", "line_no": "BIGINT", "reason": "TEXT", "line_text": "TEXT"}
-_TABLES = {"yellow_trips": _TRIPS, "rejected_rows": _REJECTS, "loads": _LEDGER}
+_ZONES = dict.fromkeys(ZONE_COLUMNS, "TEXT")
+_TABLES = {"yellow_trips": _TRIPS, "rejected_rows": _REJECTS, "loads": _LEDGER, "taxi_zones": _ZONES}
 
 
 class DuckWarehouse:
@@ -94,6 +96,13 @@ class DuckWarehouse:
     def discard(self, load_id: str) -> None:
         with self._transaction():
             self._delete(load_id)
+
+    def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
+        with self._transaction():
+            self._execute(f"DELETE FROM {self._raw}.taxi_zones")
+            marks = ", ".join("?" * len(ZONE_COLUMNS))
+            with _in_words(str(self._path)):
+                self._connection.executemany(f"INSERT INTO {self._raw}.taxi_zones VALUES ({marks})", zones)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         # DuckDB spells a named parameter $name.

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -64,7 +65,7 @@ def command(environment: dict[str, str], file: str | None, months: Sequence[str]
         if not tests:
             arguments = ["dev" if text == "cratedb" else text for text in arguments]
             arguments += ["--exclude-resource-type", "test"]
-        return dbtRunner().invoke(arguments)
+        return dbtRunner().invoke([*arguments, "--no-write-json"])
 
     said = failures(run_dbt(invoke, settings, months))
     print(said)
@@ -389,7 +390,9 @@ class Place:
             self.local.start()
 
     @contextmanager
-    def paused(self, file: Path, at: str, when: When = "answered") -> Iterator[Command]:
+    def paused(
+        self, file: Path, at: str, when: When = "answered", months: Sequence[str] = (MONTH,)
+    ) -> Iterator[Command]:
         """Run the command through the tap up to a statement, and from there to its end after the block."""
         running: list[Command] = []
         started, resumed = threading.Event(), threading.Event()
@@ -402,7 +405,7 @@ class Place:
 
         strike = Strike(at, when, pause, breaks=False)
         self.tap.set(strike)
-        running.append(self.start(file, tapped=True))
+        running.append(self.start(file, months, tapped=True))
         started.set()
         try:
             assert strike.struck.wait(SECONDS), f"no statement {at!r}: {self.tap.written}\n{running[0].said}"
@@ -707,6 +710,20 @@ def test_month_that_another_run_publishes_is_left_to_it(any_server: Place, files
 
 
 @pytest.mark.slow
+def test_run_that_looked_before_another_published_leaves_the_month_to_it(
+    any_server: Place, files: dict[str, Path]
+) -> None:
+    """A failure means that two runs which look at the same moment both write the month."""
+    expected = clean(any_server, files, "replaced")
+    prepare(any_server, files, "replaced")
+    with any_server.paused(files["second"], "select publications trip_data #1") as first:
+        any_server.run(files["second"])
+    assert first.wait() == 1
+    assert f"{MONTH} by run that has just ended" in " ".join(first.said.split())
+    assert any_server.picture() == expected.picture
+
+
+@pytest.mark.slow
 def test_plain_dbt_build_beside_a_run(any_server: Place, files: dict[str, Path]) -> None:
     """A failure means that an analyst's `dbt build` disturbs a flow's."""
     expected = clean(any_server, files, "replaced")
@@ -754,6 +771,29 @@ def test_load_that_was_superseded_meanwhile_is_not_published(any_server: Place, 
     any_server.run(files["second"])
     assert any_server.readers_see() == published
     any_server.picture()
+
+
+@pytest.mark.slow
+def test_load_that_is_staged_meanwhile_waits_for_the_next_run(
+    any_server: Place, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure means that a run publishes what was not there yet for its gate to judge, by whatever clock."""
+    prepare(any_server, files, "new")
+    for name, value in any_server.server.environment(SCHEMA, RAW).items():
+        monkeypatch.setenv(name, value)
+    months = (MONTH, OTHER_MONTH)
+    with (
+        any_server.paused(files["first"], "create stg_wrong_values #1", months=months) as first,
+        open_warehouse(load_settings()) as warehouse,
+    ):
+        source = fetch(str(files["other"]), files["other"])
+        other = land(warehouse, source, OTHER_MONTH, max_reject_share=0.01, keep_loads=1).load
+        warehouse.save(replace(other, status="staged", finished_at=datetime(2020, 1, 1)))
+    assert first.wait() == 0, first.said
+    assert len(any_server.readers_see()) == 1
+    any_server.run(None, months)
+    assert other.load_id in any_server.readers_see()
+    assert len(any_server.readers_see()) == 2
 
 
 @pytest.mark.slow

@@ -106,8 +106,8 @@ def trips_of(month: str) -> dict[int, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("eras")), CRATEDB])
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
+    with own_warehouse(request, request.param) as settings:
         yield settings
 
 

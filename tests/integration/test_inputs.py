@@ -553,10 +553,10 @@ TABLES = {
 
 
 @pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("inputs")), CRATEDB])
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_MAX_REJECT_SHARE", str(MAX_REJECT_SHARE))
-        with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+        with own_warehouse(request, request.param) as settings:
             yield settings
 
 
@@ -697,7 +697,7 @@ def trips_of(outcome: Outcome, name: str) -> dict[int, dict[str, Any]]:
 
 def test_no_passenger_count_out_of_range_reaches_trip_data(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     lines = {"2021-01": TWO, "2021-02": [*TWO, kept(passenger_count="-1"), kept(passenger_count="10")]}
-    with own_warehouse(request, "duckdb", tmp_path) as settings:
+    with own_warehouse(request, "duckdb") as settings:
         for month, failed in (("2021-01", ""), ("2021-02", RANGE)):
             path = tmp_path / f"{month}.csv"
             path.write_bytes(Case(lines[month]).content(month))

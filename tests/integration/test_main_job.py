@@ -7,9 +7,13 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from prefect_flows.cli import app
 from prefect_flows.errors import FileRefused, SourceError, TransformError
+from prefect_flows.fetch import fetch
 from prefect_flows.flows import yellow_taxi
+from prefect_flows.land import land
 from prefect_flows.report.summary import Summary
 from prefect_flows.sample import HEADER, SampleFacts, write_sample
 from prefect_flows.settings import Settings
@@ -20,11 +24,9 @@ pytestmark = pytest.mark.usefixtures("flow_settings")
 
 
 @pytest.fixture(scope="module", params=["duckdb", CRATEDB])
-def settings(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, flow_settings: None
-) -> Iterator[Settings]:
+def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse that the tests of this module share: each looks at a month of its own."""
-    with own_warehouse(request, request.param, tmp_path_factory.mktemp("warehouse")) as settings:
+    with own_warehouse(request, request.param) as settings:
         yield settings
 
 
@@ -179,6 +181,20 @@ def test_failed_gate_leaves_trip_data_until_the_file_is_corrected(
     assert yellow_taxi(str(poisoned)).trips == corrected.trips
     with open_warehouse(settings) as warehouse:
         assert [load.status for load in warehouse.loads("2021-04")] == ["superseded", "staged"]
+
+
+def test_rollback_brings_the_load_before_back(settings: Settings, tmp_path: Path) -> None:
+    path, trips = tmp_path / "yellow_tripdata_2021-07.csv", []
+    with open_warehouse(settings) as warehouse:
+        for seed in (1, 2):
+            trips.append(write_sample(path, "2021-07", rows=1_000, broken=0, seed=seed).trips)
+            land(warehouse, fetch(str(path), tmp_path), "2021-07", max_reject_share=0, keep_loads=1)
+
+    done = CliRunner().invoke(app, ["rollback", "--month", "2021-07"])
+
+    assert done.exit_code == 0, done.output
+    found = one_row(settings, "select count(*) as n from {schema}.trip_data where file_month = '2021-07'")
+    assert found["n"] == trips[0] != trips[1]
 
 
 REFUSED = {

@@ -5,6 +5,7 @@ files: the state before a step, then the state after it, and where a step publis
 order. The same check has to fail for dbt's own `table` materialization, or it would prove nothing.
 """
 
+import os
 import re
 import shutil
 import threading
@@ -30,10 +31,10 @@ from tests.conftest import own_warehouse
 from tests.cratedb_server import CrateServer
 from tests.integration.conftest import build
 
-pytestmark = [pytest.mark.cratedb, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cratedb, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 TINY, MONTH, LATER = "2021-01", "2021-02", "2021-03"
-ROWS = 300_000
+ROWS = int(os.environ.get("TEST_READERS_ROWS", "300_000"))  # of the month that readers watch
 PAUSE = 0.005  # seconds between two questions of a reader
 AROUND = 20  # answers of each reader before and after a step
 
@@ -256,8 +257,8 @@ def build_otherwise(settings: Settings, *more: str, project: Path = PROJECT_ROOT
 
 
 @pytest.fixture(scope="module")
-def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with own_warehouse(request, "cratedb", tmp_path_factory.mktemp("warehouse")) as settings:
+def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
+    with own_warehouse(request, "cratedb") as settings:
         yield settings
 
 
@@ -334,7 +335,7 @@ def test_the_check_sees_what_the_stock_table_materialization_does(
     write_sample(first, MONTH, rows=20_000, broken=0)
     write_sample(other, MONTH, rows=19_000, broken=0, seed=7)
 
-    with own_warehouse(request, "cratedb", tmp_path) as settings:
+    with own_warehouse(request, "cratedb") as settings:
 
         def publish(path: Path) -> State:
             load_id = load(settings, path, MONTH)

@@ -48,7 +48,13 @@ def result(status: str = "pass", *, kind: Any = "test", **changes: Any) -> NodeR
 def raw(status: Any, kind: NodeType = NodeType.Test, node: dict[str, Any] | None = None, **changes: Any) -> Any:
     """A result as dbt gives it."""
     attributes = {"name": "a_node", "resource_type": kind} | (node or {})
-    values: dict[str, Any] = {"status": status, "failures": None, "message": None, "execution_time": 0.0}
+    values: dict[str, Any] = {
+        "status": status,
+        "failures": None,
+        "message": None,
+        "execution_time": 0.0,
+        "adapter_response": {},
+    }
     return SimpleNamespace(node=SimpleNamespace(**attributes), **values | changes)
 
 

@@ -250,6 +250,12 @@
 {# Everything of a part, what was never refreshed too. After a text that starts with DELETE the adapter would refresh the
    whole table, and show what another run has inserted of another part. #}
 {% macro drop_part(table, model_name, part) %}
+    {{ return(adapter.dispatch('drop_part')(table, model_name, part)) }}
+{% endmacro %}
+{% macro duckdb__drop_part(table, model_name, part) %}
+    {% do execute_statement("delete from " ~ table ~ " where " ~ part_column(model_name) ~ " = '" ~ part ~ "'") %}
+{% endmacro %}
+{% macro cratedb__drop_part(table, model_name, part) %}
     {% do execute_statement(
         "set session insert_select_fail_fast = true; delete from " ~ table ~ " where " ~ part_column(model_name) ~ " = '"
         ~ part ~ "'"

@@ -15,15 +15,20 @@
 {% endmacro %}
 
 
-{# The staged loads whose publication in a model has another load or other rules; `--full-refresh` takes all. Which
-   months are looked at TAXI_MONTHS says, with commas between them: left out, all of them on a production target, and the
-   newest in an analyst's own schema. #}
+{# Reads, at a run's start, which loads are staged: what is staged later was not there for the gate to judge. All nodes of
+   a run share `graph`. Which months are looked at TAXI_MONTHS says, with commas between them: left out, all of them on a
+   production target, and the newest in an analyst's own schema. #}
+{% macro note_staged_loads() %}
+    {% if execute %}
+        {% do graph.update({'staged_loads': query(
+            "select load_id, file_month from " ~ raw_loads() ~ " where status = 'staged'" ~ chosen_months()
+            ~ " order by file_month"
+        ).rows}) %}
+    {% endif %}
+{% endmacro %}
+
+{# The staged loads whose publication in a model has another load or other rules; `--full-refresh` takes all. #}
 {% macro pending_loads(name, by, rules, gated) %}
-    {# what is staged while the run goes on was not there for the gate to judge #}
-    {% set staged = query(
-        "select load_id, file_month from " ~ raw_loads() ~ " where status = 'staged' and finished_at <= cast('"
-        ~ run_started_at.strftime('%Y-%m-%d %H:%M:%S.%f') ~ "' as timestamp)" ~ chosen_months() ~ " order by file_month"
-    ) %}
     {% set known = query(
         "select part, load_id, rules, state, refused_load_id, refused_rules from " ~ publications()
         ~ " where model = '" ~ name ~ "'"
@@ -31,7 +36,7 @@
     {% set published = {} %}
     {% for row in known.rows %}{% do published.update({row['part']: row}) %}{% endfor %}
     {% set loads = [] %}
-    {% for row in staged.rows %}
+    {% for row in graph['staged_loads'] %}
         {% set load = {'load_id': row['load_id'], 'file_month': row['file_month']} %}
         {% set there = published.get(load[by]) %}
         {% set is_current = there and there['load_id'] == load.load_id and same_rules(there['rules'], rules)
@@ -102,6 +107,16 @@
     {{ return(column ~ " in ('" ~ (published.columns[0].values() | join("', '")) ~ "')") }}
 {% endmacro %}
 
+{# The loads of `published_now` whose rows staging still has: not those that a newer load, as yet unpublished, replaced. #}
+{% macro published_loads() -%}
+    select load_id
+    from {{ source('published', 'publications') }}
+    where
+        model = 'trip_data'
+        and load_id in (select loads.load_id from {{ source('raw', 'loads') }} as loads where loads.status = 'staged')
+        and {{ published_now() }}
+{%- endmacro %}
+
 
 {% macro gate_tests() %}
     {% set tests = [] %}
@@ -148,7 +163,8 @@
     {% endif %}
 {% endmacro %}
 
-{# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone. #}
+{# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone, and judged
+   by its own threshold. #}
 {% macro refuse_loads(results) %}
     {% set rules = staging_rules() %}
     {% set pending = pending_loads('trip_data', 'file_month', rules, true) %}
@@ -157,7 +173,8 @@
         {% set names = [] %}
         {% for result in results %}
             {% set sql = result.node.compiled_code | replace(all_ids, "'" ~ load.load_id ~ "'") %}
-            {% if pending | length == 1 or query("select count(*) from (" ~ sql ~ ") as failing").rows[0][0] %}
+            {% set failed = result.node.config.fail_calc ~ ' ' ~ result.node.config.error_if %}
+            {% if pending | length == 1 or query('select ' ~ failed ~ ' from (' ~ sql ~ ') as failing').rows[0][0] %}
                 {% do names.append(result.node.name) %}
             {% endif %}
         {% endfor %}

@@ -83,6 +83,7 @@
 {% macro heal_publications() %}
     {% if execute %}
         {% do create_publications() %}
+        {% do create_test_results() %}
         {% set begun = query(
             "select model, part from " ~ publications() ~ " where state in ('publishing', 'swapping')"
         ) %}
@@ -95,7 +96,7 @@
 {% endmacro %}
 
 {% macro heal(row) %}
-    {% set table = api.Relation.create(target.database, target.schema, row.model, type='table') %}
+    {% set table = table_of(row.model) %}
     {% do announce_this_run() %}
     {% if take_row(row, {'model': row.model, 'name': row.part}, {'taken_by': "'" ~ invocation_id ~ "'"}) %}
         {% do end_statements(row.next_build_id) %}
@@ -113,4 +114,34 @@
             row.part ~ " of " ~ row.model ~ ": set right what run " ~ row.next_build_id ~ " had left behind", info=true
         ) %}
     {% endif %}
+{% endmacro %}
+
+
+{# The parts that are kept by load, as soon as nobody needs them: their load is not staged any more, and it is neither
+   published nor about to be. A run that dies halfway leaves what `heal` takes for a part that was never whole. #}
+{% macro forget_superseded_loads() %}
+    {% set of_trips = " from " ~ publications() ~ " where model = 'trip_data' and " %}
+    {% set superseded = query(
+        "select model, part from " ~ publications() ~ " where part != file_month and state in ('published', 'withdrawn')"
+        ~ " and part not in (select load_id from " ~ raw_loads() ~ " where status = 'staged')"
+        ~ " and part not in (select load_id" ~ of_trips ~ "load_id is not null)"
+        ~ " and part not in (select next_load_id" ~ of_trips ~ "next_load_id is not null)"
+    ) %}
+    {% if superseded.rows %}{% do announce_this_run() %}{% endif %}
+    {% for found in superseded.rows %}
+        {% set row = publication(found[0], found[1]) %}
+        {% if row and row.state in ('published', 'withdrawn') and take_row(row, {'model': row.model, 'name': row.part}, {
+            'state': "'publishing'", 'taken_by': "'" ~ invocation_id ~ "'", 'load_id': 'null', 'build_id': 'null',
+            'next_build_id': "'" ~ invocation_id ~ "'",
+        }) %}
+            {% do drop_part(table_of(row.model), row.model, row.part) %}
+            {% do execute_statement(
+                "delete from " ~ publications() ~ " where model = '" ~ row.model ~ "' and part = '" ~ row.part ~ "'"
+            ) %}
+        {% endif %}
+    {% endfor %}
+{% endmacro %}
+
+{% macro table_of(model_name) %}
+    {{ return(api.Relation.create(target.database, target.schema, model_name, type='table')) }}
 {% endmacro %}

@@ -32,6 +32,7 @@
             ~ " has ended, then run again."
         ) %}
     {% endif %}
+    {% if config.get('gated') %}{% do forget_superseded_loads() %}{% endif %}
     {% call noop_statement('main', message=(parts | length) ~ ' published') %}{{ sql }}{% endcall %}
     {{ run_hooks(post_hooks) }}
     {# DuckDB keeps nothing without it #}

@@ -2,41 +2,41 @@
     A failure means that more rows of a load than TAXI_MAX_REJECT_SHARE allows hold a value which does not cast: the
     file is damaged, its columns are shifted, or the TLC changed how it writes a value.
 #}
-{{ config(tags=['gate'], fail_calc='coalesce(sum(rows_that_do_not_cast), 0)') }}
+{{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
 {% set allowed = (env_var('TAXI_MAX_REJECT_SHARE', '') or '0.01') | float %}
 
 -- depends_on: {{ ref('stg_yellow_trips') }}
 
 with
 
-loads as (
-    select
-        load_id,
-        rows_landed
-    from {{ source('raw', 'loads') }}
+failing as (
+    select *
+    from {{ ref('stg_wrong_values') }}
     where load_id in ({{ pending_load_ids() }})
 ),
 
 wrong as (
     select
         load_id,
-        count(*) as rows_that_do_not_cast,
-        min(reason) as example
-    from {{ ref('stg_wrong_values') }}
-    where load_id in ({{ pending_load_ids() }})
+        count(*) as failing_rows
+    from failing
     group by load_id
 ),
 
-above as (
+judged as (
     select
         loads.load_id,
-        loads.rows_landed,
-        wrong.rows_that_do_not_cast,
-        wrong.example,
-        {{ allowed }} as allowed_share
-    from loads
-    inner join wrong on loads.load_id = wrong.load_id
-    where wrong.rows_that_do_not_cast > {{ allowed }} * loads.rows_landed
+        coalesce(wrong.failing_rows, 0) as failing_rows,
+        loads.rows_landed as tested_rows
+    from {{ source('raw', 'loads') }} as loads
+    left join wrong on loads.load_id = wrong.load_id
+    where loads.load_id in ({{ pending_load_ids() }})
 )
 
-select * from above
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > {{ allowed }} * tested_rows then failing_rows else 0 end as rows_beyond
+from judged

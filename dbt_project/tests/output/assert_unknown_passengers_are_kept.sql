@@ -6,19 +6,8 @@
 
 with
 
-staged_loads as (
-    select load_id
-    from {{ source('raw', 'loads') }}
-    where status = 'staged'
-),
-
 loads as (
-    select load_id
-    from {{ source('published', 'publications') }}
-    where
-        model = 'trip_data'
-        and load_id in (select staged_loads.load_id from staged_loads)
-        and {{ published_now() }}
+    {{ published_loads() }}
 ),
 
 staged as (

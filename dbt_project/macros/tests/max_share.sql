@@ -1,0 +1,40 @@
+{#
+    Rows for which `condition` holds, where they are more than `max_share` of a load's tested rows: of all, or of those
+    for which `of` holds, as a column that a file did not have cannot be wrong in it. Each load is judged by itself, so
+    that a bad month does not hide among good ones; a failure counts the rows of the loads that are beyond the share.
+#}
+{% test max_share(model, condition, max_share=0, of=none, column_name=none) %}
+    {{ config(fail_calc="coalesce(sum(rows_beyond), 0)") }}
+
+with
+
+tested as (
+    select *
+    from {{ model }}
+    {% if of %}where {{ of }}{% endif %}
+),
+
+failing as (
+    select *
+    from tested
+    where {{ condition }}
+),
+
+judged as (
+    select
+        load_id,
+        sum(case when {{ condition }} then 1 else 0 end) as failing_rows,
+        count(*) as tested_rows
+    from tested
+    group by load_id
+)
+
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > {{ max_share }} * tested_rows then failing_rows else 0 end as rows_beyond
+from judged
+
+{% endtest %}

@@ -1,0 +1,55 @@
+{#
+    A failure means that a month's newer file has fewer rows than the one that readers see now, by more than
+    TAXI_MAX_LOST_SHARE: it was cut, or a part of it was left out. An older load, as in a rollback, may have fewer.
+#}
+{{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
+-- depends_on: {{ ref('stg_yellow_trips') }}
+{% set allowed = (env_var('TAXI_MAX_LOST_SHARE', '') or '0.05') | float %}
+
+with
+
+loads as (
+    select
+        load_id,
+        file_month,
+        rows_read,
+        started_at
+    from {{ source('raw', 'loads') }}
+),
+
+published as (
+    select load_id
+    {# not a source(): see assert_file_rows_equal_landed_plus_rejected #}
+    from {{ publications() }}
+    where model = 'trip_data'
+),
+
+judged as (
+    select
+        loads.load_id,
+        published_loads.load_id as published_load_id,
+        loads.rows_read,
+        published_loads.rows_read as tested_rows,
+        greatest(published_loads.rows_read - loads.rows_read, 0) as failing_rows
+    from loads
+    inner join loads as published_loads
+        on
+            loads.file_month = published_loads.file_month
+            and published_loads.started_at < loads.started_at
+    inner join published on published_loads.load_id = published.load_id
+    where loads.load_id in ({{ pending_load_ids() }})
+),
+
+failing as (
+    select *
+    from judged
+    where failing_rows > 0
+)
+
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > {{ allowed }} * tested_rows then failing_rows else 0 end as rows_beyond
+from judged

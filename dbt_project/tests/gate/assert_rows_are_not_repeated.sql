@@ -1,0 +1,48 @@
+{#
+    A failure means that a file holds the same rows twice, as when it was concatenated to itself or a part of it was sent
+    twice. Judged by the trips that began in one second of each minute, as a group for every trip of a month is more than
+    CrateDB holds in memory: a copy is in the same second as its original. The texts are compared, so nothing is cast.
+#}
+{{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
+-- depends_on: {{ ref('stg_yellow_trips') }}
+
+with
+
+trips as (
+    select
+        _load_id as load_id,
+        tpep_pickup_datetime,
+        tpep_dropoff_datetime,
+        trip_distance,
+        total_amount,
+        count(*) as times,
+        min(_source_row) as first_source_row
+    from {{ source('raw', 'yellow_trips') }}
+    where
+        _load_id in ({{ pending_load_ids() }})
+        and tpep_pickup_datetime like '%:30'
+    group by _load_id, tpep_pickup_datetime, tpep_dropoff_datetime, trip_distance, total_amount
+),
+
+failing as (
+    select *
+    from trips
+    where times > 1
+),
+
+judged as (
+    select
+        load_id,
+        sum(times - 1) as failing_rows,
+        sum(times) as tested_rows
+    from trips
+    group by load_id
+)
+
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > 0.05 * tested_rows then failing_rows else 0 end as rows_beyond
+from judged

@@ -1,0 +1,57 @@
+{#
+    A failure means that trips stand in a month more than once: same vendor, times, places, distance and total. Judged by
+    the trips that began in one second of each minute, as in assert_rows_are_not_repeated.
+#}
+{{ config(severity='warn', fail_calc='coalesce(sum(rows_beyond), 0)') }}
+
+with
+
+trips as (
+    select
+        load_id,
+        vendorid,
+        tpep_pickup_datetime,
+        tpep_dropoff_datetime,
+        pulocationid,
+        dolocationid,
+        trip_distance,
+        total_amount,
+        count(*) as times,
+        min(source_row) as first_source_row
+    from {{ ref('trip_data') }}
+    where
+        {{ published_now() }}
+        and extract(second from tpep_pickup_datetime) = 30
+    group by
+        load_id,
+        vendorid,
+        tpep_pickup_datetime,
+        tpep_dropoff_datetime,
+        pulocationid,
+        dolocationid,
+        trip_distance,
+        total_amount
+),
+
+failing as (
+    select *
+    from trips
+    where times > 1
+),
+
+judged as (
+    select
+        load_id,
+        sum(times - 1) as failing_rows,
+        sum(times) as tested_rows
+    from trips
+    group by load_id
+)
+
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > 0.01 * tested_rows then failing_rows else 0 end as rows_beyond
+from judged
