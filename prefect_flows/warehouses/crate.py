@@ -224,6 +224,22 @@ class CrateWarehouse:
             connection.execute(self._rejects.delete().where(self._rejects.c._load_id == load_id))
             self._refresh(connection, self._rejects)
 
+    def append(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        name = f"{self._settings.cratedb_schema}.{table}"
+        spelled = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        with self._in_words(), self._engine.connect() as connection:
+            connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS {name} ({spelled}) CLUSTERED INTO 1 SHARDS"
+                f" WITH (number_of_replicas = '{self._settings.cratedb_replicas}')"
+            )
+            if rows:
+                kept = self.post(
+                    f"INSERT INTO {name} ({', '.join(columns)}) (SELECT * FROM UNNEST({_marks(list(columns))}))",
+                    [list(values) for values in zip(*rows, strict=True)],
+                )
+                _assert_kept(kept, len(rows), name)
+            connection.exec_driver_sql(f"REFRESH TABLE {name}")
+
     def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
         # Readers see what is written when it is refreshed, and that is once, at the end.
         key, *others = ZONE_COLUMNS
@@ -234,8 +250,8 @@ class CrateWarehouse:
         )
         if kept != len(zones):
             raise WarehouseError(
-                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and the free space on its disk, "
-                "then run again."
+                f"CrateDB kept {kept:,} of {len(zones):,} zones: check the server's log and the free space on its "
+                "disk, then run again."
             )
         self.post(f"DELETE FROM {self._zones} WHERE {key} != ALL(?)", [[zone[0] for zone in zones]])
         with self._in_words(), self._engine.connect() as connection:
@@ -394,11 +410,15 @@ class _CrateWriter:
         kept = self._warehouse.post(
             f"INSERT INTO {table} (_load_id, _file_month, {', '.join(names)}) {rows}", arguments
         )
-        if kept != count:
-            raise WarehouseError(
-                f"CrateDB kept {kept:,} of {count:,} rows sent to {table}: check the server's log and "
-                "the free space on its disk, then run again."
-            )
+        _assert_kept(kept, count, table)
+
+
+def _assert_kept(kept: int, sent: int, table: str) -> None:
+    if kept != sent:
+        raise WarehouseError(
+            f"CrateDB kept {kept:,} of {sent:,} rows sent to {table}: check the server's log and "
+            "the free space on its disk, then run again."
+        )
 
 
 def _marks(names: Sequence[str]) -> str:
