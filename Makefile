@@ -10,13 +10,16 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 	$(BIN)/taxi-elt sample
 	$(BIN)/taxi-elt run --source $(SAMPLE)
 
+# CrateDBs that live for minutes: compiling their code to the last takes longer than running it.
+test test-cratedb: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
+
 test: .venv/.installed ## The whole test suite; what needs a CrateDB is skipped, loudly, where there is none
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-cratedb: .venv/.installed ## What needs a CrateDB; fails where there is none
 	$(BIN)/pytest -m "cratedb and not slow" --require-cratedb
 
-test-slow: .venv/.installed ## The full-size month
+test-slow: .venv/.installed ## What takes minutes: a full-size month, crashes at every statement, readers who look on
 	$(BIN)/pytest -m slow
 
 lint: .venv/.installed

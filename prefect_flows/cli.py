@@ -7,7 +7,6 @@ Exit codes: 0 what was asked for is published, 1 some of it failed and what was 
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, cast
 import typer
 
 from prefect_flows.errors import TaxiError, UsageError
-from prefect_flows.fetch import fetch, is_url, locate
+from prefect_flows.fetch import download_folder, fetch, is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
 from prefect_flows.tlc import ZONES_URL, months_between, parse_month
 
@@ -56,16 +55,17 @@ def run(
         _without_telemetry()
         # Prefect takes seconds to import: wrong use is told before that.
         from prefect_flows.flows import yellow_taxi
-        from prefect_flows.report.summary import Summary, as_text
+        from prefect_flows.report.facts import Report
+        from prefect_flows.report.outputs import to_text
 
-        summary = yellow_taxi(
+        report = yellow_taxi(
             source=source,
             month=month,
             target=settings.target,
             force=force,
             max_reject_share=settings.max_reject_share,
         )
-        typer.echo("\n" + as_text(cast(Summary, summary)))
+        typer.echo("\n" + to_text(cast(Report, report), settings))
 
 
 @app.command()
@@ -122,9 +122,9 @@ def rollback(month: Annotated[str, typer.Option(help="YYYY-MM.")], target: Targe
         settings, month = load_settings(target=target), parse_month(month)
         _without_telemetry()
         from prefect_flows.flows import yellow_taxi_rollback
-        from prefect_flows.report.summary import as_text
+        from prefect_flows.report.outputs import to_text
 
-        typer.echo("\n" + as_text(yellow_taxi_rollback(month=month, target=settings.target)))
+        typer.echo("\n" + to_text(yellow_taxi_rollback(month=month, target=settings.target), settings))
 
 
 @app.command()
@@ -177,6 +177,28 @@ def _assert_there_is_a_server() -> None:
 
 
 @app.command()
+def report(
+    month: Annotated[
+        list[str] | None, typer.Option(help="YYYY-MM; may be given again [default: those that were tested last].")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    target: Target = None,
+) -> None:
+    """Write the quality report of months, from the warehouse and the tests' last results; dbt does not run."""
+    with _exit_code():
+        settings = load_settings(target=target)
+        months = sorted({parse_month(given) for given in month or []})
+        from prefect_flows.report.collect import collect
+        from prefect_flows.report.outputs import write
+
+        facts = collect(settings, months=months)
+        files = write(facts, settings.report_dir)
+        typer.echo(f"{facts.verdict.sentence}.\nReport: {files.html}")
+        if open_page:
+            typer.launch(str(files.html))
+
+
+@app.command()
 def zones(
     source: Annotated[str, typer.Option(help="URL or path of the lookup, as CSV.")] = ZONES_URL,
     target: Target = None,
@@ -187,8 +209,8 @@ def zones(
         from prefect_flows.warehouses import open_warehouse
         from prefect_flows.zones import read_zones
 
-        with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-            lookup = read_zones(fetch(source, Path(folder)).path)
+        with download_folder() as folder:
+            lookup = read_zones(fetch(source, folder).path)
         with open_warehouse(settings) as warehouse:
             warehouse.replace_zones(lookup)
         typer.echo(f"{len(lookup)} zones in {settings.raw_schema}.taxi_zones of {settings.warehouse}")

@@ -46,3 +46,7 @@ class LoadTaken(WarehouseError):
 
 class TransformError(TaxiError):
     """dbt could not build or tests found what must not be published."""
+
+
+class ReportError(TaxiError):
+    """The report could not be written; what is published stays published."""

@@ -5,11 +5,15 @@ a file beside its final name and resumed where the server can; its length is che
 announced. What can go wrong is said apart: `Unavailable` (worth another try) and `SourceError` (not worth it).
 """
 
+import fcntl
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -82,6 +86,27 @@ def locate(source: str | None, month: str | None, template: str) -> tuple[str, s
         )
     told = parse_month(told)
     return source or template.replace("{month}", told), told
+
+
+@contextmanager
+def download_folder() -> Iterator[Path]:
+    """A temporary folder for downloads, gone afterwards. What runs that were killed left of theirs goes first: a lock
+    on its folder ends with its process."""
+    for left in Path(tempfile.gettempdir()).glob("taxi-elt-*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def fetch(source: str, folder: Path, on_bytes: OnBytes | None = None, *, month: str | None = None) -> SourceFile:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import httpx
 from dbt_common.events.base_types import EventLevel
 from prefect import flow, get_client, get_run_logger, task
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -33,11 +33,13 @@ from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 from pydantic import Field, SecretStr
 
 from prefect_flows import events, fetch, transform
-from prefect_flows.errors import NotPublished, Stopped, TaxiError, Unavailable, UsageError
+from prefect_flows.errors import NotPublished, Stopped, TaxiError, TransformError, Unavailable, UsageError
 from prefect_flows.land import Landed, land, landed_from, roll_back
 from prefect_flows.limits import alone
 from prefect_flows.progress import Advance, progress
-from prefect_flows.report import summary
+from prefect_flows.report import outputs
+from prefect_flows.report.collect import Ran, collect
+from prefect_flows.report.facts import Report
 from prefect_flows.report.months import MonthLine, MonthsFailed, as_table, of_landing, published_since
 from prefect_flows.settings import PROJECT_ROOT, ParallelMonths, Settings, Share, Target, load_settings
 from prefect_flows.tlc import Month, due_months, month_of, months_between, parse_month
@@ -136,8 +138,8 @@ def _counts(landed: Landed) -> str:
 
 
 def _fetch_and_land(source: str, month: str, settings: Settings, force: bool) -> Landed:
-    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder:
-        file = download(source, month, Path(folder))
+    with fetch.download_folder() as folder:
+        file = download(source, month, folder)
         if isinstance(file, NotPublished):
             raise file
         return load(file, month, settings, force)
@@ -213,13 +215,37 @@ def _join_node_tasks(threads: set[threading.Thread]) -> None:
             thread.join(timeout=60)
 
 
-@task(task_run_name="summary {month}", cache_policy=NO_CACHE)
-def publish_summary(settings: Settings, month: str, landed: Landed, results: list[NodeResult]) -> summary.Summary:
-    """The run's figures, counted in the warehouse, and its artifacts."""
-    with open_warehouse(settings) as warehouse:
-        figures = summary.collect(warehouse, settings, landed.load, landed.was_there, results)
-    create_markdown_artifact(summary.as_markdown(figures), key=f"yellow-taxi-{month}", description=f"Rows of {month}")
-    return figures
+@task(task_run_name="report", cache_policy=NO_CACHE)
+def publish_report(settings: Settings, ran: Ran) -> Report:
+    """What the run came to: a page, JSON and JUnit files, and artifacts whose keys are the same for the same months."""
+    report = collect(settings, ran)
+    files = outputs.write(report, settings.report_dir)
+    months = "-".join(dict.fromkeys([ran.months[0], ran.months[-1]])) if ran.months else "quality"
+    create_markdown_artifact(
+        outputs.to_markdown(report), key=f"yellow-taxi-{months}", description=report.verdict.sentence
+    )
+    create_table_artifact(
+        outputs.tests_table(report), key=f"yellow-taxi-tests-{months}", description=f"Tests of {months}"
+    )
+    create_link_artifact(
+        files.html.as_uri(), link_text=files.html.name, key=f"yellow-taxi-report-{months}", description="Quality report"
+    )
+    get_run_logger().info("Report: %s", files.html)
+    return report
+
+
+@contextmanager
+def _reported(settings: Settings, ran: Ran) -> Iterator[Ran]:
+    """The run's report at its end, also where it fails; a report that cannot be made hides no other failure."""
+    try:
+        yield ran
+    except Exception as error:
+        ran.failed_with(error)
+        try:
+            publish_report(settings, ran)
+        except Exception as of_report:
+            get_run_logger().warning("There is no report of this run: %s", of_report)
+        raise
 
 
 def _run_name() -> str:
@@ -234,7 +260,7 @@ def yellow_taxi(
     target: Target | None = None,
     force: bool = False,
     max_reject_share: Share | None = None,
-) -> summary.Summary | State[Any]:
+) -> Report | State[Any]:
     """Load a month of yellow-taxi trips and publish it as trip_data.
 
     With neither a source nor a month it is the newest month: the earlier of the two newest that the TLC may have
@@ -258,13 +284,15 @@ def yellow_taxi(
         fetch_and_land = partial(_land_what_is_missing, force=force)
     _describe_run(f"yellow-taxi {month}", month, settings.target)
     with alone(settings, [month]):
-        try:
-            landed = fetch_and_land(place, month, settings)
-        except NotPublished as error:
-            if source:
-                raise
-            return Completed(name="Not published yet", message=str(error))
-        return _publish(settings, month, landed)
+        with _reported(settings, Ran(f"yellow-taxi {month}", [month])) as ran:
+            try:
+                ran.landed[month] = fetch_and_land(place, month, settings).was_there
+            except NotPublished as error:
+                if source:
+                    raise
+                return Completed(name="Not published yet", message=str(error))
+            _publish(settings, ran)
+        return publish_report(settings, ran)
 
 
 @task(task_run_name="find the next month", **_RETRIES)
@@ -299,20 +327,13 @@ def _describe_run(name: str, *tags: str) -> None:
             client.update_flow_run(UUID(run), name=name, tags={*flow_run.tags, "yellow-taxi", *tags})
 
 
-def _publish(settings: Settings, month: str, landed: Landed) -> summary.Summary:
-    results = _transform(settings, [month], f"Tests of {month}", f"yellow-taxi-tests-{month}")
-    transform.raise_for_failures(results)
-    return publish_summary(settings, month, landed, results)
-
-
-def _transform(settings: Settings, months: Sequence[str], title: str, key: str) -> list[NodeResult]:
-    """Run dbt over the months, keep what its tests said as an artifact, and tell what came of it as events."""
-    since = now()
-    results = dbt_build(settings, list(months))
-    create_table_artifact(summary.as_table(results), key=key, description=title)
-    _tell_failures(settings, months, results)
+def _publish(settings: Settings, ran: Ran) -> None:
+    """Run dbt over the months that landed, and tell what came of it as events."""
+    since, months = now(), list(ran.landed)
+    ran.results = dbt_build(settings, months)
+    _tell_failures(settings, months, ran.results)
     tell_published(settings, months, since)
-    return results
+    transform.raise_for_failures(ran.results)
 
 
 def _tell_failures(settings: Settings, months: Sequence[str], results: Sequence[NodeResult]) -> None:
@@ -337,7 +358,7 @@ def restage(month: str, settings: Settings) -> Landed:
 
 
 @flow(name="yellow-taxi-rollback", flow_run_name="yellow-taxi {month} rollback")
-def yellow_taxi_rollback(month: Month, target: Target | None = None) -> summary.Summary:
+def yellow_taxi_rollback(month: Month, target: Target | None = None) -> Report:
     """Publish the load that a month had before its newest one, through the same tests.
 
     Args:
@@ -347,7 +368,10 @@ def yellow_taxi_rollback(month: Month, target: Target | None = None) -> summary.
     settings, month = _settings(target=target), parse_month(month)
     _describe_run(f"yellow-taxi {month} rollback", month, settings.target)
     with alone(settings, [month]):
-        return _publish(settings, month, restage(month, settings))
+        with _reported(settings, Ran(f"yellow-taxi {month} rollback", [month])) as ran:
+            ran.landed[month] = restage(month, settings).was_there
+            _publish(settings, ran)
+        return publish_report(settings, ran)
 
 
 @flow(name="yellow-taxi-backfill", flow_run_name="yellow-taxi {from_month} to {to_month}")
@@ -378,17 +402,30 @@ def yellow_taxi_backfill(
         month: fetch.locate(None, month, settings.source_template)[0] for month in months_between(from_month, to_month)
     }
     _describe_run(f"yellow-taxi {from_month} to {to_month}", settings.target)
+    ran = Ran(f"yellow-taxi {from_month} to {to_month}", list(sources))
     with alone(settings, list(sources)):
-        prepare(settings)
-        months = _land_side_by_side(sources, settings, force)
-        create_table_artifact(as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}")
-        failure = ""
-        if landed := [line.month for line in months if line.state != "failed"]:
-            title, key = f"Tests of {from_month} to {to_month}", f"yellow-taxi-tests-{from_month}-{to_month}"
-            failure = transform.failures(_transform(settings, landed, title, key))
-    if failure or any(line.state == "failed" for line in months):
-        raise MonthsFailed(months, failure)
+        with _reported(settings, ran):
+            prepare(settings)
+            months = _land_side_by_side(sources, settings, force)
+            create_table_artifact(
+                as_table(months), key="yellow-taxi-backfill", description=f"{from_month} to {to_month}"
+            )
+            ran.errors = {line.month: line.why for line in months if line.state == "failed"}
+            ran.landed = {line.month: line.state == "already there" for line in months if line.month not in ran.errors}
+            failure = _failure(settings, ran) if ran.landed else ""
+            if failure or ran.errors:
+                raise MonthsFailed(months, failure)
+        publish_report(settings, ran)
     return months
+
+
+def _failure(settings: Settings, ran: Ran) -> str:
+    try:
+        _publish(settings, ran)
+    except TransformError:
+        if not ran.results:
+            raise
+    return transform.failures(ran.results)
 
 
 def _land_side_by_side(sources: dict[str, str], settings: Settings, force: bool) -> list[MonthLine]:
@@ -423,11 +460,12 @@ def yellow_taxi_quality(target: Target | None = None) -> list[NodeResult]:
     settings = _settings(target=target)
     _describe_run(f"yellow-taxi quality of {settings.target}", settings.target)
     with alone(settings):
-        results = dbt_test(settings)
-    create_table_artifact(summary.as_table(results), key="yellow-taxi-quality", description="Tests of all months")
-    _tell_failures(settings, [], results)
-    transform.raise_for_failures(results)
-    return results
+        with _reported(settings, Ran("yellow-taxi quality", [])) as ran:
+            ran.results = dbt_test(settings)
+            _tell_failures(settings, [], ran.results)
+            transform.raise_for_failures(ran.results)
+        publish_report(settings, ran)
+    return ran.results
 
 
 class _OneSentence(logging.Filter):

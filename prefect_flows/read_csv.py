@@ -66,10 +66,10 @@ class CsvReader:
     def __init__(self, path: Path, *, block_bytes: int = BLOCK_BYTES) -> None:
         self._path = path
         self._block_bytes = block_bytes
-        self._size = path.stat().st_size
         self._bytes = 0
         self._width: int | None = None
         self._file = _open(path)
+        self._size = path.stat().st_size
         try:
             self._lines = self._read_blocks()
             self.header, self.binding, self._rest = self._read_header()

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     cratedb_replicas: str = Field("0-1", alias="CRATEDB_REPLICAS", pattern=r"^\d+(-(\d+|all))?$")
     raw_schema: SchemaName = Field("raw", alias="TAXI_RAW_SCHEMA")
     duckdb_path: RootedPath = Field(Path("warehouse.duckdb"), alias="DUCKDB_PATH", validate_default=True)
+    report_dir: RootedPath = Field(Path("reports"), alias="TAXI_REPORT_DIR", validate_default=True)
     source_template: SourceTemplate = Field(SOURCE_TEMPLATE, alias="TAXI_SOURCE_TEMPLATE")
     parallel_months: ParallelMonths = Field(2, alias="TAXI_PARALLEL_MONTHS")
     max_reject_share: Share = Field(0.01, alias="TAXI_MAX_REJECT_SHARE")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dbt_common.invocation import get_invocation_id
+
 from prefect_flows.errors import TaxiError, TransformError, Unavailable
 from prefect_flows.settings import PROJECT_ROOT, Settings, in_environment
 
@@ -32,7 +34,8 @@ class NodeResult:
     `status` is dbt's own (`success`, `pass`, `warn`, `fail`, `error`, `skipped`); `failures` is the number that a
     test returned, `failing_rows` all that it found, those that it tolerates included, of `tested_rows` where it counts
     them; `column` and `model` say what a test looked at, where its definition tells; `rule` is the test's
-    description; `seconds` is the time it took; `gate` says that it is a test which stands before publication.
+    description; `seconds` is the time it took; `gate` says that it is a test which stands before publication; `sql` is
+    what dbt sent for it, where it got that far; `run_id` is dbt's invocation.
     """
 
     name: str
@@ -45,6 +48,10 @@ class NodeResult:
     rule: str
     seconds: float
     gate: bool = False
+    unique_id: str = ""
+    severity: str | None = None
+    sql: str = ""
+    run_id: str = ""
     failing_rows: int | None = None
     tested_rows: int | None = None
 
@@ -203,11 +210,12 @@ def _record(result: Any) -> NodeResult:
     node = result.node
     kinds: dict[str, Kind] = {"model": "model", "test": "test", "unit_test": "unit test", "source": "freshness"}
     attached = getattr(node, "attached_node", None)
+    severity = getattr(getattr(node, "config", None), "severity", None)
+    # as macros/tests/test.sql says it
+    found = _FOUND.fullmatch(str((getattr(result, "adapter_response", None) or {}).get("_message")))
     rule = " ".join((getattr(node, "description", "") or "").split())
     if isinstance(age := getattr(result, "age", None), float):
         rule = f"A month was last loaded {age / 86_400:,.1f} days ago."
-    # as macros/tests/test.sql says it
-    found = _FOUND.fullmatch(str((result.adapter_response or {}).get("_message")))
     return NodeResult(
         name=node.name,
         kind=kinds.get(str(node.resource_type), "hook"),
@@ -219,6 +227,10 @@ def _record(result: Any) -> NodeResult:
         rule=rule,
         seconds=round(result.execution_time, 3),
         gate="gate" in getattr(node, "tags", []),
+        unique_id=getattr(node, "unique_id", ""),
+        severity=severity and str(severity).lower(),
+        sql=(getattr(node, "compiled_code", None) or "").strip(),
+        run_id=get_invocation_id(),
         failing_rows=int(found[1]) if found else None,
         tested_rows=int(found[2]) if found and found[2] else None,
     )

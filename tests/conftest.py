@@ -33,13 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_settings() -> Iterator[None]:
-    """No test sees the settings, and so the servers, of the person who runs it."""
+def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the settings, and so the servers, of the person who runs it, nor writes into their reports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Settings.model_config, "env_file", None)
         for name in list(os.environ):
             if name.startswith(_SETTING_PREFIXES) and name != "CRATEDB_HOME":
                 patch.delenv(name)
+        patch.setenv("TAXI_REPORT_DIR", str(tmp_path_factory.mktemp("reports")))
         yield
 
 
@@ -87,7 +88,7 @@ def own_warehouse(request: pytest.FixtureRequest, target: str) -> Iterator[Setti
             for setting, value in server.environment(schema, raw_schema).items():
                 patch.setenv(setting, value)
             yield load_settings()
-            server.drop_schemas(schema, raw_schema)
+            server.drop_schemas(schema, f"{schema}_test_failures", raw_schema)
     _free_names.append(name)
 
 
@@ -115,10 +116,13 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    def count(outcome: str) -> int:
+    def count(outcome: str, mark: str = "cratedb", reason: str = "") -> int:
         reports = terminalreporter.stats.get(outcome, [])
-        return sum("cratedb" in getattr(report, "keywords", {}) for report in reports)
+        return sum(mark in getattr(report, "keywords", {}) and reason in str(report.longrepr) for report in reports)
 
+    if unseen := count("skipped", "browser", "no chromium"):
+        line = f"Browser tests: {unseen} SKIPPED. There is no chromium on this machine: apt-get install chromium."
+        terminalreporter.line(line, yellow=True, bold=True)
     ran, skipped = count("passed") + count("failed"), count("skipped")
     line = config.stash.get(_line, "")
     if ran and not skipped:

@@ -5,7 +5,7 @@ lines that are no rows), `loads` (the ledger, one row a load) and `taxi_zones` (
 loaded).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -94,6 +94,12 @@ class Warehouse(Protocol):
 
     def discard(self, load_id: str) -> None:
         """Remove a load's rows and rejected lines; its ledger row stays."""
+
+    def append(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows to a small table in the models' schema, which is made where it is not there.
+
+        `columns` maps each name to its type in SQL, `rows` have a value for each of them.
+        """
 
     def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
         """In one step, or not at all: these rows of `tlc.ZONE_COLUMNS` are the lookup of zones."""

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -96,6 +96,14 @@ class DuckWarehouse:
     def discard(self, load_id: str) -> None:
         with self._transaction():
             self._delete(load_id)
+
+    def append(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        spelled = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        insert = f"INSERT INTO main.{table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        with self._transaction(), _in_words(str(self._path)):
+            self._connection.execute(f"CREATE TABLE IF NOT EXISTS main.{table} ({spelled})")
+            if rows:
+                self._connection.executemany(insert, rows)
 
     def replace_zones(self, zones: list[tuple[str, ...]]) -> None:
         with self._transaction():

@@ -6,6 +6,7 @@ import pytest
 
 from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings
+from prefect_flows.warehouses import open_warehouse
 from tests.conftest import TARGETS
 from tests.integration.conftest import Run
 
@@ -75,3 +76,21 @@ def test_missing_file_exits_with_1_and_one_sentence(
     assert answer.code == 1
     assert answer.error.startswith("taxi-elt: There is no file ")
     assert "Traceback" not in answer.err
+
+
+@TARGETS
+def test_zones_are_loaded_and_a_damaged_lookup_leaves_them(settings: Settings, taxi_elt: Run, tmp_path: Path) -> None:
+    path = tmp_path / "taxi_zone_lookup.csv"
+    zones = ["1,EWR,Newark Airport,EWR", "2,Queens,Jamaica Bay,Boro Zone"]
+    path.write_text("\n".join(["LocationID,Borough,Zone,service_zone", *zones, ""]))
+    answer = taxi_elt("zones", "--source", path)
+    assert answer.code == 0, answer.err
+    assert answer.out == f"2 zones in {settings.raw_schema}.taxi_zones of {settings.warehouse}\n"
+
+    path.write_text("<html>Not found</html>")
+    answer = taxi_elt("zones", "--source", path)
+    assert answer.code == 1 and "is not the lookup of zones" in answer.error
+
+    with open_warehouse(settings) as warehouse:
+        found = warehouse.frame("select * from {raw}.taxi_zones order by locationid")
+    assert [",".join(zone) for zone in found.itertuples(index=False)] == zones

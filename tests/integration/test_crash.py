@@ -361,7 +361,7 @@ class Place:
         assert ran.wait() == 0, ran.said
 
     def clear(self) -> None:
-        self.server.drop_schemas(SCHEMA, RAW)
+        self.server.drop_schemas(SCHEMA, f"{SCHEMA}_test_failures", RAW)
         self.tap.set()
 
     def struck(self, file: Path, at: str, when: When, who: Literal["client", "server"]) -> None:

@@ -40,9 +40,9 @@ def test_month_is_published_over_tls_with_a_password(
     use(monkeypatch, secured.server, **({} if by_url else {"CRATEDB_URL": ""}))
     sample = write_sample(tmp_path / "yellow_tripdata_2021-02.csv", "2021-02", rows=3_000)
 
-    summary = yellow_taxi(str(sample.path), force=True)
+    report = yellow_taxi(str(sample.path), force=True)
 
-    assert summary.trips == sample.trips
+    assert report.months[0].rows.trips == sample.trips
     assert PASSWORD not in caplog.text
     assert PASSWORD not in repr(load_settings())
 

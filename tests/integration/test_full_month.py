@@ -27,10 +27,10 @@ def test_full_size_month_keeps_every_row_in_bounded_memory(
     # Linux's own high-water mark of the process: getrusage would start from that of the process that forked it.
     program = (
         "import re, pathlib; from prefect_flows.flows import yellow_taxi; "
-        f"summary = yellow_taxi({str(sample.path)!r}); "
+        f"(month,) = yellow_taxi({str(sample.path)!r}).months; "
         "status = pathlib.Path('/proc/self/status').read_text(); "
-        "print(summary.trips, summary.unknown_kept, summary.zero_removed, summary.rows_rejected,"
-        " re.search(r'VmHWM:\\s+(\\d+) kB', status)[1], summary.load_id)"
+        "print(month.rows.trips, month.rows.unknown_kept, month.rows.zero_removed, month.rows.rejected,"
+        " re.search(r'VmHWM:\\s+(\\d+) kB', status)[1], month.source.load_id)"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False)

@@ -6,6 +6,8 @@ import logging
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 
 from prefect_flows import fetch as fetching
 from prefect_flows.errors import NotPublished, SourceError, TaxiError, Unavailable, UsageError
-from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, fetch, is_url, locate, without_credentials
+from prefect_flows.fetch import MAX_REDIRECTS, SourceFile, download_folder, fetch, is_url, locate, without_credentials
 from tests.unit.stub_http import Answer, Request, Stub, a_file, serve
 
 BODY = b"".join(f"line {number} of the file\n".encode() for number in range(200))
@@ -97,16 +99,17 @@ def test_a_download_leaves_nothing_but_the_file_which_only_its_owner_may_read(st
     assert mode(tmp_path / NAME) == 0o600
 
 
-def test_progress_tells_the_bytes_so_far_and_in_all(stub: Stub, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
+def test_progress_tells_the_bytes_so_far_and_their_share(stub: Stub, tmp_path: Path) -> None:
+    told: list[tuple[int, float | None]] = []
     fetch(stub.url(), tmp_path, lambda *amounts: told.append(amounts))
-    assert told == [(min(512 * n, len(BODY)), len(BODY)) for n in range(1, -(-len(BODY) // 512) + 1)]
+    so_far = [min(512 * n, len(BODY)) for n in range(1, -(-len(BODY) // 512) + 1)]
+    assert told == [(received, received / len(BODY)) for received in so_far]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_answer_without_a_length_is_taken(stub: Stub, tmp_path: Path, chunked: bool) -> None:
     stub.respond = lambda _: Answer(body=BODY, announced=None, chunked=chunked)
-    told: list[tuple[int, int | None]] = []
+    told: list[tuple[int, float | None]] = []
     file = fetch(stub.url(), tmp_path, lambda *amounts: told.append(amounts))
     assert (file.path.read_bytes(), file.bytes) == (BODY, len(BODY))
     assert told[-1] == (len(BODY), None)
@@ -190,14 +193,14 @@ def test_the_call_after_a_cut_asks_only_for_the_rest(stub: Stub, tmp_path: Path)
     stub.respond = a_file(BODY, cut=1300)
     refusal(Unavailable, stub.url(), tmp_path)
     stub.respond = a_file(BODY)
-    told: list[tuple[int, int | None]] = []
+    told: list[tuple[int, float | None]] = []
     file = fetch(stub.url(), tmp_path, lambda *amounts: told.append(amounts))
     assert (file.path.read_bytes(), file.bytes) == (BODY, len(BODY))
     assert file.sha256 == hashlib.sha256(BODY).hexdigest()
     first, second = stub.requests
     assert "range" not in first.headers
     assert (second.headers["range"], second.headers["if-range"]) == ("bytes=1024-", '"v1"')
-    assert told[0] == (1024 + 512, len(BODY))
+    assert told[0] == (1024 + 512, (1024 + 512) / len(BODY))
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert mode(file.path) == 0o600
 
@@ -513,3 +516,26 @@ def test_a_server_that_fails_does_not_say_that_a_month_is_not_published(stub: St
     stub.respond = lambda _: Answer(500)
     with pytest.raises(Unavailable):
         fetch(stub.url(), tmp_path, month=date.today().isoformat()[:7])
+
+
+def test_what_a_killed_run_downloaded_goes_with_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = (
+        "from prefect_flows.fetch import download_folder as f\nwith f() as folder: print(folder, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        theirs = Path(other.stdout.readline().strip())
+        (theirs / "half a file").touch()
+        with download_folder() as ours:
+            assert {theirs, ours} == set(tmp_path.iterdir())
+        other.kill()
+    with download_folder() as ours:
+        assert [ours] == list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "cratedb_pg_port": 5432,
     "cratedb_user": "crate",
     "cratedb_password": SecretStr(""),
+    "cratedb_password_block": None,
     "cratedb_sslmode": "prefer",
     "cratedb_sslrootcert": None,
     "cratedb_schema": "doc",
@@ -36,7 +37,9 @@ DEFAULTS: dict[str, Any] = {
     "source_template": "https://d37ci6vzurychx.cloudfront.net/trip-data/yellow_tripdata_{month}.parquet",
     "parallel_months": 2,
     "max_reject_share": 0.01,
+    "max_lost_share": 0.05,
     "keep_loads": 1,
+    "report_dir": PROJECT_ROOT / "reports",
 }
 NAMES = {str(field.alias) for field in Settings.model_fields.values()}
 
@@ -89,7 +92,9 @@ def test_nothing_set_gives_the_defaults() -> None:
         ("TAXI_SOURCE_TEMPLATE", "data/{month}.csv", "source_template", str(PROJECT_ROOT / "data/{month}.csv")),
         ("TAXI_PARALLEL_MONTHS", "4", "parallel_months", 4),
         ("TAXI_MAX_REJECT_SHARE", "0.5", "max_reject_share", 0.5),
+        ("TAXI_MAX_LOST_SHARE", "0.2", "max_lost_share", 0.2),
         ("TAXI_KEEP_LOADS", "0", "keep_loads", 0),
+        ("TAXI_REPORT_DIR", "/srv/reports", "report_dir", Path("/srv/reports")),
     ],
 )
 def test_each_setting_has_its_name_in_the_environment(

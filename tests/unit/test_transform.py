@@ -13,6 +13,7 @@ import pytest
 from dbt.artifacts.resources.types import NodeType
 from dbt.artifacts.schemas.results import RunStatus, TestStatus
 from dbt.cli.flags import args_to_context
+from dbt_common.invocation import get_invocation_id
 
 from prefect_flows.errors import TransformError
 from prefect_flows.settings import PROJECT_ROOT, Settings, load_settings
@@ -188,6 +189,9 @@ def test_a_tests_result_becomes_a_record() -> None:
         "column_name": "vendorid",
         "attached_node": "model.taxi_elt.stg_yellow_trips",
         "description": "The vendor is\n  one of\tthe dictionary's.\n",
+        "unique_id": "test.taxi_elt.vendorid",
+        "config": SimpleNamespace(severity="ERROR"),
+        "compiled_code": "\nselect 1\n",
     }
     [record] = records(raw(TestStatus.Fail, node=node, failures=3, message="Got 3 results", execution_time=1.23456))
     assert record == NodeResult(
@@ -200,6 +204,10 @@ def test_a_tests_result_becomes_a_record() -> None:
         model="stg_yellow_trips",
         rule="The vendor is one of the dictionary's.",
         seconds=1.235,
+        unique_id="test.taxi_elt.vendorid",
+        severity="error",
+        sql="select 1",
+        run_id=get_invocation_id(),
     )
 
 
@@ -220,6 +228,32 @@ def test_a_record_tells_the_kind_of_its_node(resource: NodeType, kind: str) -> N
 def test_what_a_node_does_not_tell_is_left_open(attributes: dict[str, Any]) -> None:
     [record] = records(raw(RunStatus.Success, NodeType.Model, attributes))
     assert (record.column, record.model, record.rule, record.message, record.failures) == (None, None, "", "", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("199 of 22302 rows", (199, 22302)), ("0 of 0 rows", (0, 0)), ("3 rows", (3, None)), ("OK", (None, None))],
+)
+def test_a_record_tells_all_rows_that_a_test_found(words: str, found: tuple[int | None, int | None]) -> None:
+    [record] = records(raw(TestStatus.Pass, failures=0, adapter_response={"_message": words, "code": "SELECT"}))
+    assert (record.failing_rows, record.tested_rows) == found
+
+
+@pytest.mark.parametrize(("failing_runs", "runs"), [(0, 1), (1, 2), (2, 3), (9, 3)])
+def test_dbt_runs_again_for_the_months_that_pass_and_ends(failing_runs: int, runs: int) -> None:
+    ran: list[Any] = []
+
+    def invoke(_: list[str]) -> Any:
+        ran.append(1)
+        status = TestStatus.Fail if len(ran) <= failing_runs else TestStatus.Pass
+        return outcome(raw(status, node={"name": f"run_{len(ran)}", "tags": ["gate"]}))
+
+    results = run_dbt(invoke, load_settings())
+    assert len(ran) == runs
+    assert [result.name for result in results] == [f"run_{number}" for number in range(1, runs + 1)]
+    ran.clear()
+    run_dbt(invoke, load_settings(), ["2021-01"])
+    assert len(ran) == 1
 
 
 def test_records_keep_dbts_order() -> None:

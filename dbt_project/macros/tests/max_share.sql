@@ -38,3 +38,21 @@ select
 from judged
 
 {% endtest %}
+
+
+{# The times of the pending loads' rows as texts, for tests that need no cast. #}
+{% macro pending_times() %}
+    {% set rows %}
+(
+        select
+            _load_id as load_id,
+            _file_month as file_month,
+            _source_row as source_row,
+            tpep_pickup_datetime,
+            tpep_dropoff_datetime
+        from {{ source('raw', 'yellow_trips') }}
+        where _load_id in ({{ pending_load_ids() }})
+    ) as trips
+    {%- endset %}
+    {{ return(rows | trim) }}
+{% endmacro %}

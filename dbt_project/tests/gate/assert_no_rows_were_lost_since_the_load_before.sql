@@ -6,6 +6,8 @@
 -- depends_on: {{ ref('stg_yellow_trips') }}
 {% set allowed = (env_var('TAXI_MAX_LOST_SHARE', '') or '0.05') | float %}
 
+-- the materialization of tests reads `failing`
+-- noqa: disable=ST03
 with
 
 loads as (
@@ -35,7 +37,7 @@ judged as (
     inner join loads as published_loads
         on
             loads.file_month = published_loads.file_month
-            and published_loads.started_at < loads.started_at
+            and loads.started_at > published_loads.started_at
     inner join published on published_loads.load_id = published.load_id
     where loads.load_id in ({{ pending_load_ids() }})
 ),
