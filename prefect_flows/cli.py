@@ -1,9 +1,11 @@
 """`taxi-elt`: a thin front to the flows.
 
-Exit codes: 0 what was asked for is published, 1 some of it failed and what was published before stays, 2 wrong use.
+Exit codes: 0 what was asked for is published, 1 some of it failed and what was published before stays, 2 wrong use,
+130 stopped with Ctrl-C.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
-from prefect_flows.errors import TaxiError
+from prefect_flows.errors import TaxiError, UsageError
 from prefect_flows.fetch import download_folder, fetch, is_url, locate
 from prefect_flows.settings import PROJECT_ROOT, load_settings
 from prefect_flows.tlc import ZONES_URL, months_between, parse_month
@@ -139,6 +141,42 @@ def status(target: Target = None) -> None:
 
 
 @app.command()
+def serve() -> None:
+    """Serve the deployments of prefect.yaml from this process, for a machine without a worker."""
+    with _exit_code():
+        _assert_there_is_a_server()
+        from prefect_flows.deployments import serve_all
+
+        serve_all()
+
+
+@app.command()
+def automations(
+    notify: Annotated[
+        str | None,
+        typer.Option(help="Block that tells people of failed tests: <block type>/<name>, as in slack-webhook/ops."),
+    ] = None,
+) -> None:
+    """Create the automations on the Prefect server, or bring them up to date."""
+    with _exit_code():
+        _assert_there_is_a_server()
+        from prefect_flows.automations import make_automations
+
+        for made in make_automations(notify):
+            typer.echo(f"{made.name}: {'updated' if made.was_there else 'created'}; {made.does}")
+
+
+def _assert_there_is_a_server() -> None:
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        raise UsageError(
+            "There is no Prefect server: start one with `prefect server start --port 4201`, and set PREFECT_API_URL to "
+            "http://127.0.0.1:4201/api."
+        )
+
+
+@app.command()
 def report(
     month: Annotated[
         list[str] | None, typer.Option(help="YYYY-MM; may be given again [default: those that were tested last].")
@@ -203,3 +241,6 @@ def _exit_code() -> Iterator[None]:
     except TaxiError as error:
         typer.echo(f"taxi-elt: {error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("taxi-elt: Stopped. What is published stays; the same command does what is missing.", err=True)
+        sys.exit(128 + signal.SIGINT)

@@ -55,7 +55,7 @@ def alone(settings: Settings, months: Sequence[str] = ()) -> Iterator[None]:
     All of the months are taken at once, or none: runs over several never wait for each other in a circle.
     """
     names = limits_of(settings, months)
-    if not names or get_current_settings().api.url is None:
+    if not names or not get_current_settings().api.url:
         yield
         return
     with get_client(sync_client=True) as client, ExitStack() as slots:

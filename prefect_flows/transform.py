@@ -7,7 +7,8 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +113,7 @@ def run_dbt(invoke: Invoke, settings: Settings, months: Sequence[str] = ()) -> l
         Unavailable: the server went away meanwhile.
         TransformError: dbt did not get as far as running a node.
     """
-    with _ONE_AT_A_TIME, in_environment(settings, TAXI_MONTHS=",".join(months)):
+    with _alone(settings, TAXI_MONTHS=",".join(months)):
         refused: list[NodeResult] = []
         # Tests on staging come first; a month that passes them may fail the one that waits for every value's cast.
         for _ in range(GATE_LAYERS):
@@ -130,8 +131,21 @@ def check_published(invoke: Invoke, settings: Settings) -> list[NodeResult]:
     Raises:
         Unavailable, TransformError: as `run_dbt`.
     """
-    with _ONE_AT_A_TIME, in_environment(settings):
+    with _alone(settings):
         return _run_once(invoke, settings, "test") + _run_once(invoke, settings, "source freshness")
+
+
+@contextmanager
+def _alone(settings: Settings, **variables: str) -> Iterator[None]:
+    with _ONE_AT_A_TIME, in_environment(settings, **variables):
+        try:
+            yield
+        finally:
+            if settings.target == "duckdb":
+                from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+                # dbt would keep the file, which the next run in line is to open, until this process has ended
+                DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
 def _run_once(invoke: Invoke, settings: Settings, command: Command) -> list[NodeResult]:
@@ -183,6 +197,8 @@ def failures(results: Sequence[NodeResult]) -> str:
 
 
 def _failure(result: NodeResult) -> str:
+    if result.kind == "freshness" and result.status == "error":
+        return f"the data is old: {_one_line(result.rule)}"
     if result.status != "fail":
         return f"dbt could not run the {result.kind} {result.name}: {_one_line(result.message)}"
     place = " of ".join(part for part in (result.column and f"column {result.column}", result.model) if part)

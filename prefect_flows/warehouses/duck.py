@@ -164,6 +164,11 @@ class _DuckWriter:
 def _in_words(path: str) -> Iterator[None]:
     try:
         yield
+    except RuntimeError as error:
+        # DuckDB wraps what a signal's handler raises, and the signal would be lost.
+        if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise
     except OSError as error:
         raise WarehouseError(f"The folder of {path} cannot be made ({error.strerror}): correct DUCKDB_PATH.") from None
     except duckdb.IOException as error:
