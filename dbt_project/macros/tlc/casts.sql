@@ -51,8 +51,8 @@
     {%- set minutes = "substr(" ~ time ~ ", length(" ~ hour ~ ") + 1)" -%}
     {%- set date = "substr(" ~ day ~ ", length(" ~ m ~ ") + length(" ~ d ~ ") + 3) || '-' || "
         ~ _two_digits(m) ~ " || '-' || " ~ _two_digits(d) -%}
-    {%- set noon = "cast(mod(try_cast(" ~ hour ~ " as integer), 12) + case " ~ half ~ " when 'PM' then 12 else 0 end as text)"
-    -%}
+    {%- set noon = "cast(mod(try_cast(" ~ hour ~ " as integer), 12) + case " ~ half ~ " when 'PM' then 12 else 0 end"
+        ~ " as text)" -%}
     case
         when {{ day }} like '%-%' or not ({{ minutes }} like ':__' or {{ minutes }} like ':__:__') then null
         when {{ half }} = ''
