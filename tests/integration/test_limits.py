@@ -41,14 +41,16 @@ def test_a_slot_is_taken_meanwhile_and_free_afterwards_also_after_an_error(prefe
 def test_runs_over_the_same_months_go_one_by_one(prefect_server: str) -> None:
     at_it: list[str] = []
     most = 0
+    start = threading.Barrier(3)
 
     @flow(name="yellow-taxi-test")
     def hold(name: str, months: list[str]) -> None:
         nonlocal most
+        start.wait(60)
         with alone(CRATEDB, months):
             at_it.append(name)
             most = max(most, len(at_it))
-            threading.Event().wait(0.5)
+            threading.Event().wait(2)
             at_it.remove(name)
 
     orders = {"there": ["2009-03", "2009-04"], "back": ["2009-04", "2009-03"], "one": ["2009-03"]}
