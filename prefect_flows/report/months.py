@@ -87,7 +87,8 @@ def published_since(warehouse: Warehouse, months: Sequence[str], moment: datetim
         return []
     rows = warehouse.frame(
         "select file_month, load_id, build_id, row_count, state from {schema}.publications where model = 'trip_data'"
-        " and state in ('published', 'suspect') and published_at >= cast(:moment as timestamp) order by file_month",
+        " and state in ('published', 'suspect', 'untested') and published_at >= cast(:moment as timestamp)"
+        " order by file_month",
         {"moment": f"{moment:%Y-%m-%d %H:%M:%S}"},  # dbt records whole seconds
     )
     return [

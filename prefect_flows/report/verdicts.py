@@ -41,7 +41,7 @@ def of_month(
     still = _readers_see(published, "still ")
     if landing_error:
         return Verdict("bad", f"{month} was not loaded: {landing_error.rstrip('.')}", [still, *details])
-    if state in ("published", "suspect"):
+    if state in ("published", "suspect", "untested"):
         return _of_published(month, state, why, mine, _readers_see(published), [*named, *details])
     if state == "refused":
         # of several months that were judged together, the publication knows which failed what
@@ -68,6 +68,8 @@ def _of_published(
         return Verdict("bad", f"{month} is published, and {_count(failed, 'test')} failed", details)
     if state == "suspect":
         return Verdict("bad", f"{month} is published, but suspect: it {why}", details)
+    if state == "untested":
+        return Verdict("warning", f"{month} is published, and not all of its tests have run", details)
     if why:
         sentence = f"{month} is published; a newer file of it was not loaded: {why.rstrip('.')}"
         return Verdict("warning", sentence, [readers_see, *details])

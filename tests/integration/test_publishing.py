@@ -318,6 +318,27 @@ def test_a_failed_output_test_makes_the_publication_suspect(project: Project) ->
     assert (project.builds, project.states) == (before, {FIRST: "suspect"})
 
 
+def test_a_publication_whose_tests_did_not_run_is_tested_by_the_next_build(project: Project) -> None:
+    """A failure means that a month which was published before its run broke off is never tested, and all look green."""
+    project.put(FIRST)
+    test = "tests/output/assert_no_zero_passenger_trips.sql"
+    project.edit(test, "and passenger_count = 0", "and no_such_column = 0")
+    assert "assert_no_zero_passenger_trips" in failures(project.build())
+    assert project.states == {FIRST: "untested"}
+    before = project.builds
+
+    project.edit(test, "and no_such_column = 0", "and passenger_count = 0")
+    ok(project.build())
+    assert (project.builds, project.states) == (before, {FIRST: "published"})
+
+    project.edit(test, "and passenger_count = 0", "and no_such_column = 0")
+    project.put(FIRST, seed=2)
+    project.build()
+    project.edit(test, "and no_such_column = 0", "and passenger_count = 1")
+    assert "failed with" in failures(project.build())
+    assert project.states == {FIRST: "suspect"}
+
+
 def test_rollback_publishes_the_load_before_through_the_gate(project: Project) -> None:
     old, new = project.put(FIRST, wrong=True), project.put(FIRST, seed=2, wrong=True)
     ok(project.build())

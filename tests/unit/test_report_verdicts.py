@@ -39,6 +39,7 @@ def verdict(state: str | None, *tests: facts.Test, why: str = "", **more: Any) -
             "warning",
             "2021-01 is published; a newer file of it was not loaded: It is empty",
         ),
+        (verdict("untested"), "warning", "2021-01 is published, and not all of its tests have run"),
         (verdict("refused", BAD, why="failed bad"), "bad", "2021-01 was refused: 1 test failed before publication"),
         (verdict("refused", why="failed x, y"), "bad", "2021-01 was refused: failed x, y"),
         (verdict("staged"), "warning", "2021-01 is loaded, but not published"),

@@ -102,9 +102,16 @@
 {% macro published_now(column='file_month', of='file_month') %}
     {% if not runs_tests() or 'model.taxi_elt.trip_data' not in selected_resources %}{{ return("true") }}{% endif %}
     {% set published = query(
-        "select " ~ of ~ " from " ~ publications() ~ " where model = 'trip_data' and build_id = '" ~ invocation_id ~ "'"
+        "select " ~ of ~ " from " ~ publications() ~ " where " ~ is_to_be_tested()
     ) %}
     {{ return(column ~ " in ('" ~ (published.columns[0].values() | join("', '")) ~ "')") }}
+{% endmacro %}
+
+{# What this run published, and what a run that broke off before its tests had ended did. #}
+{% macro is_to_be_tested() %}
+    {{ return(
+        "model = 'trip_data' and (build_id = '" ~ invocation_id ~ "' or state = 'untested'" ~ chosen_months() ~ ")"
+    ) }}
 {% endmacro %}
 
 {# The loads of `published_now` whose rows staging still has: not those that a newer load, as yet unpublished, replaced. #}
@@ -143,24 +150,37 @@
    other bytes or other rules; a publication that failed a test on its rows is marked as suspect. #}
 {% macro record_verdicts(results) %}
     {% if execute and flags.WHICH == 'build' %}
-        {% set of_the_gate, output = [], [] %}
-        {% for result in results if result.node.resource_type == 'test' and result.status in ('fail', 'error') %}
-            {% if 'gate' not in result.node.tags %}
-                {% do output.append(result.node.name) %}
-            {% elif result.status == 'fail' %}
-                {# a test that could not be asked says nothing about the load, which stays pending #}
-                {% do of_the_gate.append(result) %}
+        {% set of_the_gate, output, unasked = [], [], [] %}
+        {% for result in results if result.node.resource_type == 'test' %}
+            {% set is_gate = 'gate' in result.node.tags %}
+            {# a test that could not be asked says nothing: the load stays pending, or the publication untested #}
+            {% if result.status == 'fail' %}
+                {% do (of_the_gate.append(result) if is_gate else output.append(result.node.name)) %}
+            {% elif result.status not in ('pass', 'warn') and not is_gate %}
+                {% do unasked.append(result.node.name) %}
             {% endif %}
         {% endfor %}
         {% if of_the_gate %}{% do refuse_loads(of_the_gate) %}{% endif %}
         {% if output %}
             {% do execute_statement(
                 "update " ~ publications() ~ " set state = 'suspect', failed_tests = '" ~ (output | join(", "))
-                ~ "' where model = 'trip_data' and build_id = '" ~ invocation_id ~ "'"
+                ~ "' where state in ('untested', 'published') and " ~ is_to_be_tested()
+            ) %}
+        {% elif not unasked and 'model.taxi_elt.trip_data' in selected_resources and runs_output_tests() %}
+            {% do execute_statement(
+                "update " ~ publications() ~ " set state = 'published' where state = 'untested' and "
+                ~ is_to_be_tested()
             ) %}
         {% endif %}
         {% do adapter.commit() %}
     {% endif %}
+{% endmacro %}
+
+{% macro runs_output_tests() %}
+    {% for node in graph.nodes.values() if node.resource_type == 'test' and 'gate' not in node.tags %}
+        {% if node.unique_id not in selected_resources %}{{ return(false) }}{% endif %}
+    {% endfor %}
+    {{ return(true) }}
 {% endmacro %}
 
 {# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone, and judged

@@ -2,8 +2,9 @@
     `publications`: what readers see of each month, and what is being done about it; one row a model and part. It stands
     in the schema that the models are built in, so that an analyst's own schema publishes on its own.
 
-    state       published   readers see the load of this row
-                suspect     the same, and a test on the published rows failed
+    state       untested    readers see the load of this row, and the tests on it have not all run: the next build runs them
+                published   readers see the load of this row, and it passed them
+                suspect     readers see the load of this row, and a test on it failed
                 refused     the staged load failed the gate: readers see the load of this row, if it has one
                 publishing  a run inserts: readers see the load of this row, if it has one
                 swapping    the next rows are there and counted: whoever finds this state finishes the swap
@@ -58,11 +59,16 @@
 
 {% macro record_publication(model, part, row_count) %}
     {% do set_publication(model, part, {
-        'state': "'published'", 'load_id': 'next_load_id', 'rules': 'next_rules', 'build_id': 'next_build_id',
+        'state': state_of_new(model), 'load_id': 'next_load_id', 'rules': 'next_rules', 'build_id': 'next_build_id',
         'row_count': row_count, 'published_at': utc_now(), 'taken_by': 'null', 'next_load_id': 'null',
         'next_rules': 'null', 'next_build_id': 'null', 'next_rows': 'null', 'refused_load_id': 'null',
         'refused_rules': 'null', 'failed_tests': 'null',
     }) %}
+{% endmacro %}
+
+{# What is tested once it is published is `untested` until then; the run's end knows. #}
+{% macro state_of_new(model) %}
+    {{ return("'untested'" if graph.nodes['model.taxi_elt.' ~ model].config.get('gated') else "'published'") }}
 {% endmacro %}
 
 {% macro set_publication(model, part, changes, condition='true') %}
@@ -105,7 +111,7 @@
             {% do record_publication(row.model, row.part, row.next_rows) %}
         {% elif row.build_id %}
             {% do swap_part(table, row.model, row.part, row.build_id) %}
-            {% do set_publication(row.model, row.part, {'state': "'published'", 'taken_by': 'null'}) %}
+            {% do set_publication(row.model, row.part, {'state': state_of_new(row.model), 'taken_by': 'null'}) %}
         {% else %}
             {% do drop_part(table, row.model, row.part) %}
             {% do set_publication(row.model, row.part, {'state': "'withdrawn'", 'taken_by': 'null'}) %}

@@ -64,12 +64,9 @@
 {# The months that this run's tests looked at, with commas between them: the gate's were pending when it began, and those
    on `trip_data` look at what the run published or, where it does not publish, at all there is. #}
 {% macro judged_months() %}
-    {% set known = query("select file_month, build_id from " ~ publications() ~ " where model = 'trip_data'") %}
-    {% set published, all = [], [] %}
-    {% for row in known.rows %}
-        {% if row['build_id'] %}{% do all.append(row['file_month']) %}{% endif %}
-        {% if row['build_id'] == invocation_id %}{% do published.append(row['file_month']) %}{% endif %}
-    {% endfor %}
+    {% set months = "select file_month from " ~ publications() ~ " where " %}
+    {% set all = query(months ~ "model = 'trip_data' and build_id is not null").columns[0].values() | list %}
+    {% set published = query(months ~ is_to_be_tested()).columns[0].values() | list %}
     {% set pending = published | list %}
     {% for load in pending_loads('trip_data', 'file_month', staging_rules(), true) %}
         {% do pending.append(load.file_month) %}
