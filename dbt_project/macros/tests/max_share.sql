@@ -29,13 +29,7 @@ judged as (
     group by load_id
 )
 
-{{ judged_by_load() }}
-select
-    load_id,
-    failing_rows,
-    tested_rows,
-    case when failing_rows > {{ max_share }} * tested_rows then failing_rows else 0 end as rows_beyond
-from judged
+{{ rows_beyond(max_share) }}
 
 {% endtest %}
 

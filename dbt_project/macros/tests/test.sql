@@ -40,6 +40,17 @@
    what its part before this line calls `failing`. #}
 {% macro judged_by_load() %}{{ return('-- judged by load') }}{% endmacro %}
 
+{# The end of such a test, after `failing` and `judged`, which has `load_id`, `failing_rows` and `tested_rows`. #}
+{% macro rows_beyond(max_share) -%}
+{{ judged_by_load() }}
+select
+    load_id,
+    failing_rows,
+    tested_rows,
+    case when failing_rows > {{ max_share }} * tested_rows then failing_rows else 0 end as rows_beyond
+from judged
+{%- endmacro %}
+
 {% macro test_counts(sql) %}
     {% set by_load = judged_by_load() in sql %}
     {% set failures = config.get('fail_calc') %}

@@ -33,10 +33,4 @@ judged as (
     where loads.load_id in ({{ pending_load_ids() }})
 )
 
-{{ judged_by_load() }}
-select
-    load_id,
-    failing_rows,
-    tested_rows,
-    case when failing_rows > {{ allowed }} * tested_rows then failing_rows else 0 end as rows_beyond
-from judged
+{{ rows_beyond(allowed) }}

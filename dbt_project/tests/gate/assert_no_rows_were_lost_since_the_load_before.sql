@@ -48,10 +48,4 @@ failing as (
     where failing_rows > 0
 )
 
-{{ judged_by_load() }}
-select
-    load_id,
-    failing_rows,
-    tested_rows,
-    case when failing_rows > {{ allowed }} * tested_rows then failing_rows else 0 end as rows_beyond
-from judged
+{{ rows_beyond(allowed) }}

@@ -50,10 +50,4 @@ judged as (
     group by load_id
 )
 
-{{ judged_by_load() }}
-select
-    load_id,
-    failing_rows,
-    tested_rows,
-    case when failing_rows > 0.01 * tested_rows then failing_rows else 0 end as rows_beyond
-from judged
+{{ rows_beyond(0.01) }}
