@@ -141,7 +141,13 @@ class Operated:
             return [load.status for load in warehouse.loads(month)]
 
 
-@pytest.fixture(scope="module", params=["duckdb", pytest.param("cratedb", marks=[*CRATEDB.marks, pytest.mark.slow])])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("duckdb", marks=pytest.mark.xdist_group("deployment")),
+        pytest.param("cratedb", marks=[*CRATEDB.marks, pytest.mark.slow]),
+    ],
+)
 def operated(
     request: pytest.FixtureRequest, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operated]:
@@ -332,6 +338,7 @@ def test_automations_made_twice_are_two(operated: Operated) -> None:
 STALLS = stub_http.Answer(200, b"VendorID,", announced=10_000_000, stalls=True)
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_stops_and_leaves_nothing(operated: Operated) -> None:
     operated.answers["2021-04"] = STALLS
     run = operated.api.start("yellow-taxi/adhoc", month="2021-04")
@@ -359,6 +366,7 @@ def process_of(run: str) -> int:
     raise AssertionError(f"no process of {run}")
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_leaves_the_month_to_the_next_run(operated: Operated) -> None:
     """The killed run's slot is free when its lease of a minute is over."""
     api, sample = operated.api, operated.file("2021-05")
