@@ -13,10 +13,10 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 # CrateDBs that live for minutes: compiling their code to the last takes longer than running it.
 test test-cratedb: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
 
-test: .venv/.installed ## The whole test suite; what needs a CrateDB is skipped, loudly, where there is none
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+test: .venv/.installed ## Under ten minutes; what needs a CrateDB is skipped, loudly, where there is none
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not thorough"
 
-test-cratedb: .venv/.installed ## What needs a CrateDB; fails where there is none
+test-cratedb: .venv/.installed ## All that needs a CrateDB, at length; fails where there is none
 	$(BIN)/pytest -m "cratedb and not slow" --require-cratedb
 
 test-slow: .venv/.installed ## What takes minutes: a full-size month, crashes at every statement, readers who look on

@@ -14,7 +14,7 @@ from prefect_flows.sample import SampleFacts, write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.tlc import months_between
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import CRATEDB, TARGETS
+from tests.conftest import CRATEDB, TARGETS_AT_LENGTH
 from tests.integration.conftest import Answer, Run
 from tests.unit import stub_http
 
@@ -52,7 +52,7 @@ def trips(settings: Settings) -> dict[str, int]:
     return dict(zip(found["file_month"], found["n"], strict=True))
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_months_that_fail_are_listed_and_do_not_stop_the_others(
     settings: Settings, backfill: Callable[..., Answer], taxi_elt: Run, months: dict[str, SampleFacts]
 ) -> None:
@@ -107,7 +107,7 @@ def land_months(flow_settings: None, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return run
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_a_changed_file_is_loaded_and_force_loads_all(
     settings: Settings, land_months: Callable[..., dict[str, str]], months: dict[str, SampleFacts], tmp_path: Path
 ) -> None:
@@ -122,7 +122,7 @@ def test_a_changed_file_is_loaded_and_force_loads_all(
     assert staged == {month: 1_000 if month == LAST else 1_200 for month in months}
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_what_came_from_a_url_is_not_downloaded_again(
     settings: Settings, land_months: Callable[..., dict[str, str]], months: dict[str, SampleFacts]
 ) -> None:

@@ -7,11 +7,11 @@ import pytest
 from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import TARGETS
+from tests.conftest import TARGETS_AT_LENGTH
 from tests.integration.conftest import Run
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_run_prints_the_summary(settings: Settings, taxi_elt: Run, tmp_path: Path) -> None:
     sample = write_sample(tmp_path / "yellow_tripdata_2021-02.csv", "2021-02", rows=3_000)
 
@@ -78,7 +78,7 @@ def test_missing_file_exits_with_1_and_one_sentence(
     assert "Traceback" not in answer.err
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_zones_are_loaded_and_a_damaged_lookup_leaves_them(settings: Settings, taxi_elt: Run, tmp_path: Path) -> None:
     path = tmp_path / "taxi_zone_lookup.csv"
     zones = ["1,EWR,Newark Airport,EWR", "2,Queens,Jamaica Bay,Boro Zone"]

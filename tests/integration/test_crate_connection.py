@@ -33,7 +33,13 @@ def use(monkeypatch: pytest.MonkeyPatch, server: CrateServer, **changes: str) ->
 
 
 @pytest.mark.usefixtures("flow_settings")
-@pytest.mark.parametrize("by_url", [True, False], ids=["CRATEDB_URL", "single settings"])
+@pytest.mark.parametrize(
+    "by_url",
+    [
+        pytest.param(True, id="CRATEDB_URL"),
+        pytest.param(False, id="single settings", marks=pytest.mark.thorough),
+    ],
+)
 def test_month_is_published_over_tls_with_a_password(
     secured: LocalCrate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_url: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

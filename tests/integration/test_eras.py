@@ -16,7 +16,7 @@ from prefect_flows.land import land
 from prefect_flows.settings import Settings
 from prefect_flows.tlc import bind
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import CRATEDB, SHARED_DATA, own_warehouse
+from tests.conftest import CRATEDB_AT_LENGTH, SHARED_DATA, own_warehouse
 from tests.integration.conftest import build, records
 
 # The first KiB of a published file each, so that the last line is cut.
@@ -105,7 +105,7 @@ def trips_of(month: str) -> dict[int, dict[str, Any]]:
     return trips
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("eras")), CRATEDB])
+@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("eras")), CRATEDB_AT_LENGTH])
 def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
     with own_warehouse(request, request.param) as settings:
         yield settings

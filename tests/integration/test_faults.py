@@ -18,7 +18,7 @@ from prefect_flows.sample import HEADER, write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.transform import run_dbt
 from prefect_flows.warehouses import Warehouse, open_warehouse
-from tests.conftest import CRATEDB, own_warehouse
+from tests.conftest import CRATEDB_AT_LENGTH, own_warehouse
 from tests.integration.conftest import records
 
 # Under load, planting and judging them all takes longer than a test may.
@@ -249,7 +249,7 @@ class Planted:
         return {(row.get("file_month") or row["load_id"])[:7] for row in rows if row.get("rows_beyond") != 0}
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("faults")), CRATEDB])
+@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("faults")), CRATEDB_AT_LENGTH])
 def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     folder = tmp_path_factory.mktemp("faults")
     with own_warehouse(request, request.param) as settings:

@@ -26,7 +26,7 @@ from prefect_flows.land import land
 from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import Load, Warehouse, open_warehouse
-from tests.conftest import CRATEDB, own_warehouse
+from tests.conftest import CRATEDB_AT_LENGTH, own_warehouse
 from tests.integration.conftest import build, records
 
 MAX_REJECT_SHARE = 0.9
@@ -554,7 +554,7 @@ TABLES = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("inputs")), CRATEDB])
+@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("inputs")), CRATEDB_AT_LENGTH])
 def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_MAX_REJECT_SHARE", str(MAX_REJECT_SHARE))

@@ -22,7 +22,7 @@ from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings, load_settings
 from prefect_flows.transform import target_path
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import CRATEDB, HEAD, own_warehouse
+from tests.conftest import CRATEDB_AT_LENGTH, HEAD, own_warehouse
 from tests.integration import browser as chrome
 from tests.integration.conftest import PROJECT
 
@@ -32,7 +32,7 @@ SECTIONS = ["verdict", "run", "rows", "tests", "columns", "trips", "history", "l
 IMAGE, SCRIPT, FORMULA = "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "=1+1"
 
 
-@pytest.fixture(scope="module", params=["duckdb", CRATEDB])
+@pytest.fixture(scope="module", params=["duckdb", CRATEDB_AT_LENGTH])
 def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse for the reports of this module, made in this order."""
     if not chrome.chromium():
