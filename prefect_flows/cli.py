@@ -1,7 +1,7 @@
 """`taxi-elt`: a thin front to the flows.
 
 Exit codes: 0 what was asked for is published, 1 some of it failed and what was published before stays, 2 wrong use,
-130 stopped with Ctrl-C.
+130 stopped with Ctrl-C, 143 with SIGTERM.
 """
 
 import os
@@ -234,13 +234,25 @@ def _without_telemetry() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 @contextmanager
 def _exit_code() -> Iterator[None]:
+    # By default SIGTERM ends Python on the spot, and leaves behind the server that Prefect starts for a command.
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except TaxiError as error:
         typer.echo(f"taxi-elt: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo("taxi-elt: Stopped. What is published stays; the same command does what is missing.", err=True)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
-from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
+from prefect_dbt import DbtHookContext, PrefectDbtRunner, PrefectDbtSettings
 from pydantic import Field, SecretStr
 
 from prefect_flows import events, fetch, transform
@@ -199,20 +200,32 @@ def _dbt(settings: Settings) -> Iterator[transform.Invoke]:
         raise_on_failure=False,
         disable_assets=True,
     )
+    runner.on_run_end(_stop_where_told)
     before = set(threading.enumerate())
     try:
         yield partial(runner.invoke, log_level_file="debug", use_colors=False)
-    except Exception:
+    finally:
         _join_node_tasks(set(threading.enumerate()) - before)
-        raise
-    _join_node_tasks(set(threading.enumerate()) - before)
+
+
+def _stop_where_told(ended: DbtHookContext) -> None:
+    """dbt takes Ctrl-C, SIGTERM and a cancellation for a failure of its own, and Prefect would call the run failed."""
+    if ended.error is None or isinstance(ended.error, Exception):
+        return
+    from dbt.task.runnable import GraphRunnableTask  # imported at the top, it would set up logging before Prefect does
+
+    # It ends what it runs for Ctrl-C only, and that must not outlive the run.
+    for frame, _ in walk_tb(ended.error.__traceback__):
+        if frame.f_code is GraphRunnableTask.execute_nodes.__code__ and not isinstance(ended.error, KeyboardInterrupt):
+            frame.f_locals["self"]._cancel_connections(frame.f_locals["pool"])
+    raise ended.error
 
 
 def _join_node_tasks(threads: set[threading.Thread]) -> None:
     """Wait for the nodes' task runs: prefect-dbt leaves them to daemon threads, which an ending process cuts off."""
     for thread in threads:
         if thread.name.endswith("(run_task)"):
-            thread.join(timeout=60)
+            thread.join(timeout=20)
 
 
 @task(task_run_name="report", cache_policy=NO_CACHE)
@@ -468,10 +481,16 @@ def yellow_taxi_quality(target: Target | None = None) -> list[NodeResult]:
     return ran.results
 
 
+# What dbt ends its traceback of a signal with.
+_SIGNALS = ("KeyboardInterrupt", "TerminationSignal")
+
+
 class _OneSentence(logging.Filter):
     """An error of ours or of a dbt node is a sentence that says what is wrong: a traceback would only hide it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).rstrip().endswith(_SIGNALS):
+            return False
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, TaxiError) or re.match(r"Node \S+ finished with status", str(error)):
             record.msg, record.args, record.exc_info = str(error), (), None

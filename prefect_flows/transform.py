@@ -138,6 +138,10 @@ def check_published(invoke: Invoke, settings: Settings) -> list[NodeResult]:
 @contextmanager
 def _alone(settings: Settings, **variables: str) -> Iterator[None]:
     with _ONE_AT_A_TIME, in_environment(settings, **variables):
+        if settings.target == "cratedb":
+            from dbt.adapters.cratedb.connections import CrateDBConnectionManager
+
+            CrateDBConnectionManager.cancel = _cancel  # type: ignore[method-assign]
         try:
             yield
         finally:
@@ -146,6 +150,13 @@ def _alone(settings: Settings, **variables: str) -> Iterator[None]:
 
                 # dbt would keep the file, which the next run in line is to open, until this process has ended
                 DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+
+
+def _cancel(_: Any, connection: Any) -> None:
+    """In place of the adapter's own, which calls a function that CrateDB does not have: the statement and the
+    connection end, so that a node does not go on with its next statement."""
+    connection.handle.cancel()
+    connection.handle.close()
 
 
 def _run_once(invoke: Invoke, settings: Settings, command: Command) -> list[NodeResult]:

@@ -17,8 +17,8 @@ HEAD = SHARED_DATA / "yellow_tripdata_2021-01.head.csv.gz"
 
 CRATEDB = pytest.param("cratedb", marks=[pytest.mark.cratedb, pytest.mark.xdist_group("cratedb")])
 TARGETS = pytest.mark.parametrize("target", ["duckdb", CRATEDB])
-# What `make test` leaves to `make test-cratedb`, to stay below ten minutes: the same code has run on DuckDB, and its SQL
-# on CrateDB in other tests.
+# What `make test` leaves to `make test-cratedb`, to stay below ten minutes: the same code has run on DuckDB, and the
+# models on CrateDB in other tests.
 CRATEDB_AT_LENGTH = pytest.param("cratedb", marks=[*CRATEDB.marks, pytest.mark.thorough])
 TARGETS_AT_LENGTH = pytest.mark.parametrize("target", ["duckdb", CRATEDB_AT_LENGTH])
 

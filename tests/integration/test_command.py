@@ -1,5 +1,7 @@
 """`taxi-elt` in a process of its own: what it prints, its exit codes, and no traceback for a user's mistake."""
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import open_warehouse
 from tests.conftest import TARGETS_AT_LENGTH
-from tests.integration.conftest import Run
+from tests.integration.conftest import BIN, PROJECT, Run
+from tests.unit import stub_http
 
 
 @TARGETS_AT_LENGTH
@@ -94,3 +97,43 @@ def test_zones_are_loaded_and_a_damaged_lookup_leaves_them(settings: Settings, t
     with open_warehouse(settings) as warehouse:
         found = warehouse.frame("select * from {raw}.taxi_zones order by locationid")
     assert [",".join(zone) for zone in found.itertuples(index=False)] == zones
+
+
+SIGNALS = [
+    pytest.param("download", signal.SIGINT, id="Ctrl-C in the download"),
+    pytest.param("download", signal.SIGTERM, id="SIGTERM in the download", marks=pytest.mark.slow),
+    pytest.param("dbt", signal.SIGINT, id="Ctrl-C in dbt", marks=pytest.mark.slow),
+    pytest.param("dbt", signal.SIGTERM, id="SIGTERM in dbt"),
+]
+
+
+@TARGETS_AT_LENGTH
+@pytest.mark.parametrize(("step", "which"), SIGNALS)
+def test_signal_stops_the_run_and_all_that_it_started(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, which: signal.Signals
+) -> None:
+    """Without a Prefect server of its own, as on a first day: the one that is started for the command ends with it."""
+    for name in ("PREFECT_HOME", "TMPDIR"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    sample = write_sample(tmp_path / "yellow_tripdata_2021-02.csv", "2021-02", rows=20_000)
+    stalls = stub_http.Answer(200, b"VendorID,", announced=10_000_000, stalls=True)
+    with stub_http.serve(lambda asked: stalls) as stub:
+        source, sign = (stub.url(), "Beginning flow run") if step == "download" else (sample.path, "model stg_")
+        run = subprocess.Popen(
+            [BIN / "taxi-elt", "run", "--source", source], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+        )
+        assert run.stderr
+        seen = next(line for line in run.stderr if sign in line)
+        while step == "download" and not stub.requests:
+            assert run.poll() is None, seen
+        run.send_signal(which)
+        # what it has left behind would keep the pipe open
+        _, rest = run.communicate(timeout=30)
+
+    assert run.returncode == 128 + which, rest
+    assert "taxi-elt: Stopped. What is published stays; the same command does what is missing.\n" in rest
+    assert "Traceback" not in rest
+    assert list((tmp_path / "TMPDIR").iterdir()) == []
+    with open_warehouse(settings) as warehouse:
+        assert [load.status for load in warehouse.loads()] == (["staged"] if step == "dbt" else [])

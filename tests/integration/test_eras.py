@@ -105,7 +105,9 @@ def trips_of(month: str) -> dict[int, dict[str, Any]]:
     return trips
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("eras")), CRATEDB_AT_LENGTH])
+@pytest.fixture(
+    scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("eras")), CRATEDB_AT_LENGTH]
+)
 def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
     with own_warehouse(request, request.param) as settings:
         yield settings

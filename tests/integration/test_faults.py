@@ -249,7 +249,9 @@ class Planted:
         return {(row.get("file_month") or row["load_id"])[:7] for row in rows if row.get("rows_beyond") != 0}
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("faults")), CRATEDB_AT_LENGTH])
+@pytest.fixture(
+    scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("faults")), CRATEDB_AT_LENGTH]
+)
 def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     folder = tmp_path_factory.mktemp("faults")
     with own_warehouse(request, request.param) as settings:

@@ -554,7 +554,9 @@ TABLES = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("inputs")), CRATEDB_AT_LENGTH])
+@pytest.fixture(
+    scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("inputs")), CRATEDB_AT_LENGTH]
+)
 def settings(request: pytest.FixtureRequest) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_MAX_REJECT_SHARE", str(MAX_REJECT_SHARE))
