@@ -95,8 +95,14 @@ def download_folder() -> Iterator[Path]:
     for left in Path(tempfile.gettempdir()).glob("taxi-elt-*"):
         with suppress(OSError), _locked(left):
             shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix="taxi-elt-") as folder, _locked(Path(folder)):
-        yield Path(folder)
+    folder = Path(tempfile.mkdtemp(prefix="new-taxi-elt-"))
+    with _locked(folder):
+        # only now may others come across it
+        folder = folder.rename(folder.with_name(folder.name.removeprefix("new-")))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 @contextmanager

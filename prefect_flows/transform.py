@@ -126,7 +126,8 @@ def run_dbt(invoke: Invoke, settings: Settings, months: Sequence[str] = ()) -> l
 
 
 def check_published(invoke: Invoke, settings: Settings) -> list[NodeResult]:
-    """Test everything that is published, and ask how fresh it is; nothing is written.
+    """Test everything that is published, and ask how fresh it is; what is published does not change, and
+    `test_results` gets what was found.
 
     Raises:
         Unavailable, TransformError: as `run_dbt`.

@@ -17,7 +17,7 @@ import pytest
 from tests import cratedb_server
 from tests.cratedb_server import CrateServer, LocalCluster, LocalCrate, crate_server, find_server
 
-pytestmark = pytest.mark.cratedb
+pytestmark = [pytest.mark.cratedb, pytest.mark.thorough]  # of the tests' own servers
 
 LOGIN = ("taxi's", 'pa"ss/w:ö@rd?')
 SETTINGS = (

@@ -7,10 +7,10 @@ from prefect_flows.land import land
 from prefect_flows.sample import SampleFacts, write_sample
 from prefect_flows.settings import Settings
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import TARGETS
+from tests.conftest import TARGETS_AT_LENGTH
 from tests.integration.conftest import Run
 
-pytestmark = TARGETS
+pytestmark = TARGETS_AT_LENGTH
 
 
 def land_sample(settings: Settings, folder: Path) -> SampleFacts:

@@ -149,6 +149,7 @@ class Operated:
     """A warehouse, the deployments over it, a worker, and the place that months are published at."""
 
     settings: Settings
+    server: LocalCrate | None
     api: Api
     worker: Worker
     tlc: stub_http.Stub
@@ -174,11 +175,14 @@ class Operated:
 
 
 @contextmanager
-def warehouse_behind_a_password(request: pytest.FixtureRequest, target: str) -> Iterator[Settings]:
-    """A warehouse whose settings are in this process's environment, and so in the worker's, except the password."""
+def warehouse_behind_a_password(
+    request: pytest.FixtureRequest, target: str
+) -> Iterator[tuple[Settings, LocalCrate | None]]:
+    """A warehouse whose settings are in this process's environment, and so in the worker's, except the password; and
+    its server, where it has one."""
     if target == "duckdb":
         with own_warehouse(request, target) as settings:
-            yield settings
+            yield settings, None
         return
     if not os.environ.get("CRATEDB_HOME"):
         pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start servers from.")
@@ -186,7 +190,7 @@ def warehouse_behind_a_password(request: pytest.FixtureRequest, target: str) -> 
         for name, value in local.server.environment("operated", "operated_raw").items():
             if name not in ("CRATEDB_URL", "CRATEDB_PASSWORD"):
                 patch.setenv(name, value)
-        yield load_settings().model_copy(update={"cratedb_password": SecretStr(CANARY)})
+        yield load_settings().model_copy(update={"cratedb_password": SecretStr(CANARY)}), local
 
 
 @pytest.fixture(
@@ -201,13 +205,14 @@ def operated(
 ) -> Iterator[Operated]:
     folder = tmp_path_factory.mktemp("operated")
     with (
-        warehouse_behind_a_password(request, request.param) as settings,
+        warehouse_behind_a_password(request, request.param) as (settings, server),
         stub_http.serve(lambda asked: stub_http.Answer(404)) as tlc,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("PREFECT_API_URL", prefect_server)
         patch.setenv("PREFECT_HOME", str(folder / "prefect"))
         patch.setenv("DO_NOT_TRACK", "1")
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
         patch.setenv("CRATEDB_PASSWORD_BLOCK", "cratedb-password")
         patch.setenv("TAXI_REPORT_DIR", str(folder / "reports"))
         login, token = f"reader:{CANARY}", f"?token={CANARY}"
@@ -216,7 +221,7 @@ def operated(
         assert pool.code == 0, pool.err
         deploy()
         worker = Worker(folder / "worker.log")
-        operated = Operated(settings, Api(prefect_server), worker, tlc, folder)
+        operated = Operated(settings, server, Api(prefect_server), worker, tlc, folder)
         tlc.respond = operated.answer
         with suppress(AssertionError):  # the other target's tests have made it
             operated.api.make_block("secret", "cratedb-password", value=CANARY)
@@ -476,6 +481,25 @@ def test_a_server_that_is_busy_is_asked_again_and_only_that_step_is_repeated(ope
     assert tries["download 2021-10"] == 3
     assert {count for task, count in tries.items() if task != "download 2021-10"} == {1}
     assert operated.trips()["2021-10"] == sample.trips
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("month", "step"), [("2022-01", "load 2022-01"), ("2022-02", "dbt build")])
+def test_a_server_that_restarts_is_waited_for(operated: Operated, month: str, step: str) -> None:
+    if not operated.server:
+        pytest.skip("DuckDB has no server")
+    api, sample = operated.api, operated.file(month, rows=200_000)
+    run = api.start("yellow-taxi/adhoc", source=str(sample.path))
+    api.is_in(run, step)
+
+    operated.server.kill()
+    operated.server.start()
+
+    assert api.ended(run, 400)["state"]["type"] == "COMPLETED", api.logs(run)
+    tries = api.tries(run)
+    assert tries[step] > 1
+    assert operated.trips()[month] == sample.trips
+    assert operated.loads(month) == ["staged"]
 
 
 @pytest.mark.slow

@@ -17,13 +17,11 @@ from prefect_flows.settings import Settings, in_environment
 from prefect_flows.tlc import months_between
 from prefect_flows.transform import NodeResult, failures, run_dbt, target_path
 from prefect_flows.warehouses import open_warehouse
-from tests.conftest import TARGETS
+from tests.conftest import TARGETS, TARGETS_AT_LENGTH
 from tests.integration.conftest import PROJECT, records
 
 FIRST, SECOND, THIRD = "2021-01", "2021-02", "2021-03"
 POISON = "stg_yellow_trips_vendorid_in_dictionary"
-
-pytestmark = TARGETS
 
 
 class Project:
@@ -143,6 +141,7 @@ def said(outcome: Any) -> str:
     return "\n".join(f"{result.node.name}: {result.message}" for result in failed)
 
 
+@TARGETS
 def test_only_what_is_new_is_published(project: Project) -> None:
     facts = {month: project.put(month) for month in (FIRST, SECOND)}
     ok(project.build())
@@ -161,12 +160,14 @@ def test_only_what_is_new_is_published(project: Project) -> None:
     assert project.states == dict.fromkeys(facts, "published")
 
 
+@TARGETS_AT_LENGTH
 def test_a_flow_publishes_its_own_months_only(project: Project) -> None:
     facts = {month: project.put(month) for month in (FIRST, SECOND)}
     ok(project.build(SECOND))
     assert project.trips == {SECOND: facts[SECOND].trips}
 
 
+@TARGETS_AT_LENGTH
 def test_edited_rules_publish_every_month_anew(project: Project) -> None:
     facts = {month: project.put(month) for month in (FIRST, SECOND)}
     ok(project.build())
@@ -193,6 +194,7 @@ def test_edited_rules_publish_every_month_anew(project: Project) -> None:
     assert not set(project.builds.values()) & set(before.values())
 
 
+@TARGETS_AT_LENGTH
 def test_a_new_column_is_added_and_a_changed_type_is_refused(project: Project) -> None:
     facts = project.put(FIRST)
     ok(project.build())
@@ -220,6 +222,7 @@ def test_a_new_column_is_added_and_a_changed_type_is_refused(project: Project) -
     assert project.builds == before
 
 
+@TARGETS
 def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(project: Project) -> None:
     facts = {FIRST: project.put(FIRST)}
     ok(project.build())
@@ -247,6 +250,7 @@ def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(pro
     assert project.states[FIRST] == "published"
 
 
+@TARGETS_AT_LENGTH
 def test_a_gate_test_that_cannot_run_leaves_the_month_pending(project: Project) -> None:
     """A failure means that a month is left alone, as if it were bad, because a test could not be asked."""
     facts = project.put(FIRST)
@@ -260,6 +264,7 @@ def test_a_gate_test_that_cannot_run_leaves_the_month_pending(project: Project) 
     assert project.trips == {FIRST: facts.trips}
 
 
+@TARGETS_AT_LENGTH
 def test_a_month_that_was_never_published_stays_unseen_when_it_is_refused(project: Project) -> None:
     project.put(FIRST, poisoned=True)
     assert POISON in failures(project.build())
@@ -276,6 +281,7 @@ def test_a_month_that_was_never_published_stays_unseen_when_it_is_refused(projec
     assert project.states == {FIRST: "refused"}
 
 
+@TARGETS_AT_LENGTH
 def test_rows_that_are_lost_on_the_way_stop_a_publication(project: Project) -> None:
     """A failure means that a month which the engine kept in part only takes the place of a whole one."""
     facts = project.put(FIRST)
@@ -291,6 +297,7 @@ def test_rows_that_are_lost_on_the_way_stop_a_publication(project: Project) -> N
     assert project.trips == {FIRST: lost.trips}
 
 
+@TARGETS_AT_LENGTH
 def test_nothing_is_published_without_the_gate(project: Project) -> None:
     facts = project.put(FIRST)
     ok(project.build())
@@ -305,6 +312,7 @@ def test_nothing_is_published_without_the_gate(project: Project) -> None:
         assert (project.builds, project.trips) == (before, {FIRST: facts.trips}), command
 
 
+@TARGETS
 def test_a_failed_output_test_makes_the_publication_suspect(project: Project) -> None:
     project.put(FIRST)
     project.edit(
@@ -320,6 +328,7 @@ def test_a_failed_output_test_makes_the_publication_suspect(project: Project) ->
     assert (project.builds, project.states) == (before, {FIRST: "suspect"})
 
 
+@TARGETS
 def test_a_publication_whose_tests_did_not_run_is_tested_by_the_next_build(project: Project) -> None:
     """A failure means that a month which was published before its run broke off is never tested, and all look green."""
     project.put(FIRST)
@@ -341,6 +350,7 @@ def test_a_publication_whose_tests_did_not_run_is_tested_by_the_next_build(proje
     assert project.states == {FIRST: "suspect"}
 
 
+@TARGETS
 def test_rollback_publishes_the_load_before_through_the_gate(project: Project) -> None:
     old, new = project.put(FIRST, wrong=True), project.put(FIRST, seed=2, wrong=True)
     ok(project.build())
@@ -361,6 +371,7 @@ def test_rollback_publishes_the_load_before_through_the_gate(project: Project) -
     assert project.frame("select load_id from {schema}.publications where model = 'stg_wrong_values'") == [load]
 
 
+@TARGETS_AT_LENGTH
 def test_an_analysts_schema_touches_nothing_that_is_published(project: Project) -> None:
     facts = {month: project.put(month) for month in (FIRST, SECOND)}
     ok(project.build())
@@ -384,6 +395,7 @@ def counted(project: Project) -> dict[str, int]:
     return {row["file_month"]: row["n"] for row in found}
 
 
+@TARGETS
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_last_of_two_years_takes_no_longer_than_the_second_month(

@@ -14,7 +14,7 @@ from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings, in_environment
 from prefect_flows.warehouses import open_warehouse
 from prefect_flows.zones import read_zones
-from tests.conftest import CRATEDB, SHARED_DATA, own_warehouse
+from tests.conftest import CRATEDB_AT_LENGTH, SHARED_DATA, own_warehouse
 from tests.integration.conftest import PROJECT, records
 
 MONTH = "2021-01"
@@ -56,7 +56,9 @@ class Warehouse:
         return {row["table_name"] for row in self.rows(query)}
 
 
-@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("quality")), CRATEDB])
+@pytest.fixture(
+    scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("quality")), CRATEDB_AT_LENGTH]
+)
 def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     folder = tmp_path_factory.mktemp("quality")
     with own_warehouse(request, request.param) as settings:

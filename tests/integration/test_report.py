@@ -270,7 +270,7 @@ def test_tests_are_as_the_warehouse_remembers_them(settings: Settings, sound: Pa
         for row in stored.itertuples():
             test = told[row.test]
             assert (test["status"], test["failing_rows"]) == (row.status, row.failing_rows)
-            assert test["rule"] and test["sql"]
+            assert test["rule"] and test["sql"], row.test
             assert test["tested_rows"] == (None if pd.isna(row.tested_rows) else row.tested_rows)
 
 

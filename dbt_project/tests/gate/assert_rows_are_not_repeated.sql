@@ -26,19 +26,4 @@ trips as (
     group by _load_id, tpep_pickup_datetime, tpep_dropoff_datetime, trip_distance, total_amount
 ),
 
-failing as (
-    select *
-    from trips
-    where times > 1
-),
-
-judged as (
-    select
-        load_id,
-        sum(times - 1) as failing_rows,
-        sum(times) as tested_rows
-    from trips
-    group by load_id
-)
-
-{{ rows_beyond(0.05) }}
+{{ repeated_beyond(0.05) }}

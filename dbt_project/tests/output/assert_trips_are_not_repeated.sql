@@ -3,6 +3,10 @@
     the trips that began in one second of each minute, as in assert_rows_are_not_repeated.
 #}
 {{ config(severity='warn', fail_calc='coalesce(sum(rows_beyond), 0)') }}
+{% set columns = [
+    'load_id', 'vendorid', 'tpep_pickup_datetime', 'tpep_dropoff_datetime', 'pulocationid', 'dolocationid',
+    'trip_distance', 'total_amount'
+] %}
 
 -- the materialization of tests reads `failing`
 -- noqa: disable=ST03
@@ -10,44 +14,14 @@ with
 
 trips as (
     select
-        load_id,
-        vendorid,
-        tpep_pickup_datetime,
-        tpep_dropoff_datetime,
-        pulocationid,
-        dolocationid,
-        trip_distance,
-        total_amount,
+        {{ columns | join(',\n        ') }},
         count(*) as times,
         min(source_row) as first_source_row
     from {{ ref('trip_data') }}
     where
         {{ published_now() }}
         and extract(second from tpep_pickup_datetime) = 30
-    group by
-        load_id,
-        vendorid,
-        tpep_pickup_datetime,
-        tpep_dropoff_datetime,
-        pulocationid,
-        dolocationid,
-        trip_distance,
-        total_amount
+    group by {{ columns | join(', ') }}
 ),
 
-failing as (
-    select *
-    from trips
-    where times > 1
-),
-
-judged as (
-    select
-        load_id,
-        sum(times - 1) as failing_rows,
-        sum(times) as tested_rows
-    from trips
-    group by load_id
-)
-
-{{ rows_beyond(0.01) }}
+{{ repeated_beyond(0.01) }}
