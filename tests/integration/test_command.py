@@ -100,7 +100,7 @@ def test_zones_are_loaded_and_a_damaged_lookup_leaves_them(settings: Settings, t
 
 
 SIGNALS = [
-    pytest.param("download", signal.SIGINT, id="Ctrl-C in the download"),
+    pytest.param("download", signal.SIGINT, id="Ctrl-C in the download", marks=pytest.mark.slow),
     pytest.param("download", signal.SIGTERM, id="SIGTERM in the download", marks=pytest.mark.slow),
     pytest.param("dbt", signal.SIGINT, id="Ctrl-C in dbt", marks=pytest.mark.slow),
     pytest.param("dbt", signal.SIGTERM, id="SIGTERM in dbt"),

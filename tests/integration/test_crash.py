@@ -586,7 +586,7 @@ def is_set_right_after(
     ("scenario", "at"),
     [
         pytest.param("new", "insert yellow_trips rows #1", marks=pytest.mark.slow),
-        ("new", "insert trip_data rows #1"),
+        pytest.param("new", "insert trip_data rows #1", marks=pytest.mark.thorough),
         ("replaced", "update publications swapping trip_data #1"),
         pytest.param("replaced", "delete trip_data #1", marks=pytest.mark.slow),
         pytest.param("replaced", "refresh trip_data #1", marks=pytest.mark.slow),
@@ -688,6 +688,7 @@ def test_insert_that_outlives_its_client(any_server: Place, files: dict[str, Pat
 # --- part 2: two at once
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "at",
     [

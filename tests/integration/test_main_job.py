@@ -23,7 +23,7 @@ from tests.conftest import CRATEDB, own_warehouse
 pytestmark = pytest.mark.usefixtures("flow_settings")
 
 
-@pytest.fixture(scope="module", params=["duckdb", CRATEDB])
+@pytest.fixture(scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("main job")), CRATEDB])
 def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse that the tests of this module share: each looks at a month of its own."""
     with own_warehouse(request, request.param) as settings:

@@ -312,7 +312,7 @@ def test_nothing_is_published_without_the_gate(project: Project) -> None:
         assert (project.builds, project.trips) == (before, {FIRST: facts.trips}), command
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_a_failed_output_test_makes_the_publication_suspect(project: Project) -> None:
     project.put(FIRST)
     project.edit(
@@ -328,7 +328,7 @@ def test_a_failed_output_test_makes_the_publication_suspect(project: Project) ->
     assert (project.builds, project.states) == (before, {FIRST: "suspect"})
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_a_publication_whose_tests_did_not_run_is_tested_by_the_next_build(project: Project) -> None:
     """A failure means that a month which was published before its run broke off is never tested, and all look green."""
     project.put(FIRST)

@@ -32,7 +32,9 @@ SECTIONS = ["verdict", "run", "rows", "tests", "columns", "trips", "history", "l
 IMAGE, SCRIPT, FORMULA = "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "=1+1"
 
 
-@pytest.fixture(scope="module", params=["duckdb", CRATEDB_AT_LENGTH])
+@pytest.fixture(
+    scope="module", params=[pytest.param("duckdb", marks=pytest.mark.xdist_group("report")), CRATEDB_AT_LENGTH]
+)
 def settings(request: pytest.FixtureRequest, flow_settings: None) -> Iterator[Settings]:
     """A warehouse for the reports of this module, made in this order."""
     if not chrome.chromium():
