@@ -17,6 +17,7 @@ from dbt_common.invocation import get_invocation_id
 
 from prefect_flows.errors import TaxiError, TransformError, Unavailable
 from prefect_flows.settings import PROJECT_ROOT, Settings, in_environment
+from prefect_flows.warehouses import CRATEDB_STARTS
 
 Kind = Literal["model", "test", "unit test", "freshness", "hook"]
 # Two dbt invocations in one process share its adapters and its working directory, and disturb each other.
@@ -169,7 +170,7 @@ def _run_once(invoke: Invoke, settings: Settings, command: Command) -> list[Node
         raise _could_not_run(str(outcome.exception))
     results = [_record(result) for result in outcome.result.results]
     for result in results:
-        if result.failed and _SERVER_GONE.search(result.message):
+        if result.failed and _is_away(result.message):
             raise Unavailable(
                 f"CrateDB broke off while dbt ran {result.name} ({_one_line(result.message)}): run again when it is "
                 "up, as a month is published whole or not at all."
@@ -177,17 +178,21 @@ def _run_once(invoke: Invoke, settings: Settings, command: Command) -> list[Node
     return results
 
 
-# libpq's words, and CrateDB's while it starts.
-_SERVER_GONE = re.compile(
-    r"connection to server .* failed(?!.*authentication)|server closed the connection"
+# libpq's words. A CrateDB that starts refuses its users, too: the flow has logged in before.
+_CONNECTION_LOST = re.compile(
+    r"connection to server .* failed|server closed the connection"
     r"|connection (already closed|refused)|could not (connect|receive data)|terminating connection"
-    r"|no connection to the server|cluster state not recovered|no master|Service ?Unavailable",
+    r"|no connection to the server",
     re.IGNORECASE | re.DOTALL,
 )
 
 
+def _is_away(message: str) -> bool:
+    return bool(_CONNECTION_LOST.search(message) or CRATEDB_STARTS.search(message))
+
+
 def _could_not_run(message: str) -> TaxiError:
-    kind = Unavailable if _SERVER_GONE.search(message) else TransformError
+    kind = Unavailable if _is_away(message) else TransformError
     return kind(f"dbt could not run: {_one_line(message)}.")
 
 

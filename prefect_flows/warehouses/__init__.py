@@ -5,6 +5,7 @@ lines that are no rows), `loads` (the ledger, one row a load) and `taxi_zones` (
 loaded).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,6 +19,13 @@ from prefect_flows.read import Reject
 from prefect_flows.settings import Settings
 
 Status = Literal["loading", "staged", "superseded", "failed"]
+
+# What CrateDB says while it starts, or while a shard does: the same statement goes through later.
+CRATEDB_STARTS = re.compile(
+    r"cluster state not recovered|no master|operations only allowed when shard state|shard \S+ is not available"
+    r"|primary shard is not active|Service ?Unavailable",
+    re.IGNORECASE,
+)
 
 
 def now() -> datetime:

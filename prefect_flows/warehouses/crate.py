@@ -26,7 +26,7 @@ from prefect_flows.errors import LoadTaken, TaxiError, Unavailable, WarehouseErr
 from prefect_flows.read import SCHEMA, Reject
 from prefect_flows.settings import Settings
 from prefect_flows.tlc import ZONE_COLUMNS
-from prefect_flows.warehouses import Load, LoadWriter
+from prefect_flows.warehouses import CRATEDB_STARTS, Load, LoadWriter
 
 IN_FLIGHT = 2
 # CrateDB takes 216 MB for an UNNEST of 20,000 rows; two of them on a heap of 1 GB pass half of it, and it falls back to
@@ -99,6 +99,11 @@ def raw_tables(schema: str) -> sa.MetaData:
     return metadata
 
 
+# Logins that a server has accepted, or was not there to judge. One that starts knows its users only when it has read
+# its cluster state, and refuses them until then (seen on 6.4.3): that passes, unlike a wrong password.
+_MAY_BE_RIGHT: set[tuple[str, str, str]] = set()
+
+
 class CrateWarehouse:
     """The `cratedb` target; see `Warehouse`."""
 
@@ -113,8 +118,12 @@ class CrateWarehouse:
         host = f"[{settings.cratedb_host}]" if ":" in settings.cratedb_host else settings.cratedb_host
         self._url = f"{'https' if settings.https else 'http'}://{host}:{settings.cratedb_http_port}"
 
+    @property
+    def _login(self) -> tuple[str, str, str]:
+        return self._url, self._settings.cratedb_user, self._settings.cratedb_password.get_secret_value()
+
     def __enter__(self) -> Self:
-        settings, password = self._settings, self._settings.cratedb_password.get_secret_value()
+        settings, (_, _, password) = self._settings, self._login
         rootcert = str(settings.cratedb_sslrootcert) if settings.cratedb_sslrootcert else None
         tls = {"verify_ssl_cert": settings.verifies_tls, "ca_cert": rootcert} if settings.https else {}
         login = {"username": settings.cratedb_user, "password": password or None}
@@ -133,6 +142,7 @@ class CrateWarehouse:
                     # Two runs may start at once: each finds the table there, or makes it.
                     connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
                 self._widen(table)
+        _MAY_BE_RIGHT.add(self._login)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -275,13 +285,14 @@ class CrateWarehouse:
             response = self._http.post("/_sql", content=body, headers={"Content-Type": "application/json"})
             answer = orjson.loads(response.content)
         except (httpx.TransportError, orjson.JSONDecodeError) as error:
+            _MAY_BE_RIGHT.add(self._login)
             raise Unavailable(
                 f"CrateDB at {self._url} broke off while rows were sent ({type(error).__name__}): "
                 "run again, nothing was published."
             ) from None
         if response.is_success:
             return int(answer["rowcount"])
-        raise _refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
+        raise self._refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
 
     def assert_own(self, load: Load) -> None:
         """Raise `LoadTaken` where another run has begun the load anew; asked before each request that writes."""
@@ -335,11 +346,28 @@ class CrateWarehouse:
                         f"The certificate of CrateDB at {self._url} is not trusted: "
                         "set CRATEDB_SSLROOTCERT to its authority's file."
                     ) from None
+                _MAY_BE_RIGHT.add(self._login)
                 raise Unavailable(
                     f"CrateDB at {self._url} does not answer: start it (docker compose --profile cratedb up -d), "
                     "or correct CRATEDB_HOST, CRATEDB_HTTP_PORT and CRATEDB_SSLMODE."
                 ) from None
-            raise _refused(message) from None
+            raise self._refused(message) from None
+
+    def _refused(self, message: str, status: int = 0) -> TaxiError:
+        if status in (401, 403) or re.search(r"\b401\b|authentication failed|trust authentication", message):
+            if self._login in _MAY_BE_RIGHT:
+                return Unavailable(
+                    f"CrateDB at {self._url} refuses the user or the password, as it does while it starts: where it "
+                    "goes on, correct CRATEDB_USER and CRATEDB_PASSWORD."
+                )
+            return WarehouseError(
+                "CrateDB refuses the user or the password: correct CRATEDB_USER and CRATEDB_PASSWORD."
+            )
+        if CRATEDB_STARTS.search(message):
+            return Unavailable(f"CrateDB at {self._url} has not started yet ({message}): run again in a minute.")
+        if "MissingPrivilege" in message:
+            return WarehouseError(f"CrateDB says {message!r}: grant the user what docs/operations.md lists.")
+        return WarehouseError(f"CrateDB refused a statement: {message}.")
 
 
 class _CrateWriter:
@@ -432,11 +460,3 @@ def _tls_context(settings: Settings, rootcert: str | None) -> ssl.SSLContext:
     if not settings.verifies_tls:
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _refused(message: str, status: int = 0) -> TaxiError:
-    if status in (401, 403) or re.search(r"\b401\b|authentication failed|trust authentication", message):
-        return WarehouseError("CrateDB refuses the user or the password: correct CRATEDB_USER and CRATEDB_PASSWORD.")
-    if "MissingPrivilege" in message:
-        return WarehouseError(f"CrateDB says {message!r}: grant the user what docs/operations.md lists.")
-    return WarehouseError(f"CrateDB refused a statement: {message}.")

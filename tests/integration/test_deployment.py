@@ -80,7 +80,7 @@ class Api:
 
     def tasks(self, run: str) -> dict[str, str]:
         found = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
-        return {task["name"]: task["state"]["type"] for task in found}
+        return {task["name"]: (task["state"] or {}).get("type", "") for task in found}
 
     def tries(self, run: str) -> dict[str, int]:
         """How often each task was begun."""

@@ -189,12 +189,13 @@
     {{ return(found.rows[0]['source_row'][1:]) }}
 {% endmacro %}
 
-{# While a shard starts or moves, its copy would be refreshed at another moment. #}
+{# While a shard starts or moves, its copy would be refreshed at another moment. `sys.shards` says UNASSIGNED of a copy
+   that starts, as of one that no node has. #}
 {% macro assert_shards_are_at_rest(table, part) %}
     {% for attempt in range(60) %}
         {% set moving = query(
-            "select count(*) from sys.shards where schema_name = '" ~ table.schema ~ "' and table_name = '"
-            ~ table.identifier ~ "' and (routing_state != 'STARTED' and not (routing_state = 'UNASSIGNED' and not"
+            "select count(*) from sys.allocations where table_schema = '" ~ table.schema ~ "' and table_name = '"
+            ~ table.identifier ~ "' and (current_state != 'STARTED' and not (current_state = 'UNASSIGNED' and not"
             ~ " \"primary\"))"
         ).rows[0][0] %}
         {% if not moving %}{{ return('') }}{% endif %}
