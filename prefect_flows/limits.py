@@ -119,7 +119,8 @@ class _Line:
         self._ownerless: dict[str, float] = {}
 
     def wait(self) -> None:
-        if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+        # a run that has just taken a slot says so a moment later
+        if self._ownerless or time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._look()
             self._looked = time.monotonic()
         time.sleep(SECONDS_BETWEEN_TRIES)
@@ -148,4 +149,4 @@ class _Line:
 
 
 def _called(run: FlowRun | None) -> str:
-    return f"the run {run.name!r} ({run.id})" if run else "a run that has ended"
+    return f"the run {run.name!r} ({run.id})" if run else "a run that has just begun or has ended"
