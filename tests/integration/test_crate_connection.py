@@ -14,7 +14,7 @@ from prefect_flows.settings import load_settings
 from prefect_flows.warehouses import open_warehouse
 from tests.cratedb_server import CrateServer, LocalCrate
 
-pytestmark = [pytest.mark.cratedb]
+pytestmark = [pytest.mark.cratedb, pytest.mark.thorough]
 PASSWORD = "canary/p@ss:word %41"
 
 
@@ -33,13 +33,7 @@ def use(monkeypatch: pytest.MonkeyPatch, server: CrateServer, **changes: str) ->
 
 
 @pytest.mark.usefixtures("flow_settings")
-@pytest.mark.parametrize(
-    "by_url",
-    [
-        pytest.param(True, id="CRATEDB_URL"),
-        pytest.param(False, id="single settings", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.parametrize("by_url", [True, False], ids=["CRATEDB_URL", "single settings"])
 def test_month_is_published_over_tls_with_a_password(
     secured: LocalCrate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_url: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
