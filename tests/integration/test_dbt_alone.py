@@ -1,6 +1,9 @@
 """An analyst's `dbt build` and `dbt test` from the checkout's root, with no Prefect in sight."""
 
+import json
 from pathlib import Path
+
+import pytest
 
 from prefect_flows.fetch import fetch
 from prefect_flows.land import land
@@ -39,3 +42,18 @@ def test_build_and_test_pass_after_a_load(settings: Settings, dbt: Run, tmp_path
     tested = dbt("test")
     assert tested.code == 0, tested.out
     assert "PASS=0" not in tested.out
+
+
+def test_every_rule_is_told_also_where_a_setting_has_changed(
+    settings: Settings, dbt: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dbt parses again only what a variable of the environment is read in, and loses what the YAML says of it."""
+    monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path))
+    for share in ("0.01", "0.1"):
+        monkeypatch.setenv("TAXI_MAX_REJECT_SHARE", share)
+        monkeypatch.setenv("TAXI_MAX_LOST_SHARE", share)
+        assert dbt("parse").code == 0
+    nodes = json.loads((tmp_path / "manifest.json").read_text())["nodes"].values()
+    tests = [node for node in nodes if node["resource_type"] == "test"]
+    assert len(tests) > 50
+    assert [node["name"] for node in tests if not node["description"]] == []

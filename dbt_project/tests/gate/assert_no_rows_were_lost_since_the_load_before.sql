@@ -4,7 +4,8 @@
 #}
 {{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
 -- depends_on: {{ ref('stg_yellow_trips') }}
-{% set allowed = (env_var('TAXI_MAX_LOST_SHARE', '') or '0.05') | float %}
+{# dbt would parse the test anew for another value, and forget its description #}
+{% set allowed = ((env_var('TAXI_MAX_LOST_SHARE', '') if execute else '') or '0.05') | float %}
 
 -- the materialization of tests reads `failing`
 -- noqa: disable=ST03
