@@ -78,14 +78,15 @@ class Api:
         self.wait(run, lambda: self.run(run)["state"]["type"] in ENDED, seconds)
         return self.run(run)
 
+    def task_runs(self, run: str) -> list[dict[str, Any]]:
+        return self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
+
     def tasks(self, run: str) -> dict[str, str]:
-        found = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
-        return {task["name"]: (task["state"] or {}).get("type", "") for task in found}
+        return {task["name"]: (task["state"] or {}).get("type", "") for task in self.task_runs(run)}
 
     def tries(self, run: str) -> dict[str, int]:
         """How often each task was begun."""
-        found = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
-        return {task["name"]: task["run_count"] for task in found}
+        return {task["name"]: task["run_count"] for task in self.task_runs(run)}
 
     def is_in(self, run: str, task: str) -> None:
         self.wait(run, lambda: self.tasks(run).get(task) == "RUNNING")

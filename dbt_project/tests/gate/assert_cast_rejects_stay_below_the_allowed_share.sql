@@ -3,8 +3,7 @@
     file is damaged, its columns are shifted, or the TLC changed how it writes a value.
 #}
 {{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
-{# dbt would parse the test anew for another value, and forget its description #}
-{% set allowed = ((env_var('TAXI_MAX_REJECT_SHARE', '') if execute else '') or '0.01') | float %}
+{% set allowed = allowed_share('TAXI_MAX_REJECT_SHARE', '0.01') %}
 
 -- depends_on: {{ ref('stg_yellow_trips') }}
 

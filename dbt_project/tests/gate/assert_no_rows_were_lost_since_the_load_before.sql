@@ -4,8 +4,7 @@
 #}
 {{ config(tags=['gate'], fail_calc='coalesce(sum(rows_beyond), 0)') }}
 -- depends_on: {{ ref('stg_yellow_trips') }}
-{# dbt would parse the test anew for another value, and forget its description #}
-{% set allowed = ((env_var('TAXI_MAX_LOST_SHARE', '') if execute else '') or '0.05') | float %}
+{% set allowed = allowed_share('TAXI_MAX_LOST_SHARE', '0.05') %}
 
 -- the materialization of tests reads `failing`
 -- noqa: disable=ST03
