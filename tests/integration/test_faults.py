@@ -131,7 +131,7 @@ FAULTS = [
     Fault("file concatenated to itself", lambda rows: rows + rows, {"assert_rows_are_not_repeated"}),
     Fault(
         "trips sent twice",
-        lambda rows: rows + [row for row in rows if row["tpep_pickup_datetime"].endswith(":30")][:2],
+        lambda rows: rows + rows[: len(rows) // 50],
         {"assert_trips_are_not_repeated"},
     ),
     Fault(
