@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ from prefect_flows.sample import write_sample
 from prefect_flows.settings import Settings, load_settings
 from prefect_flows.transform import failures, run_dbt
 from prefect_flows.warehouses import open_warehouse
-from tests.cratedb_server import CrateServer, LocalCrate
+from tests.cratedb_server import CrateServer, LocalCluster, LocalCrate
 
 pytestmark = pytest.mark.cratedb
 
@@ -328,6 +329,7 @@ class Place:
     tap: Tap
     folder: Path
     local: LocalCrate | None = None
+    more: dict[str, str] = field(default_factory=dict)  # settings of the commands
     started: int = 0
 
     def start(
@@ -341,13 +343,17 @@ class Place:
         """Start the command; through the tap, or straight to the server."""
         self.started += 1
         server = self.tap.server if tapped else self.server
-        environment = server.environment(SCHEMA, RAW) | {
-            "CRATEDB_SSLMODE": "disable",
-            "TAXI_DEV_SCHEMA": SCHEMA,
-            # Whatever is read from the environment makes dbt parse everything anew, which takes seconds; two that
-            # run at once must not share one.
-            "DBT_TARGET_PATH": str(self.folder / ("tapped" if tapped else "straight")),
-        }
+        environment = (
+            server.environment(SCHEMA, RAW)
+            | self.more
+            | {
+                "CRATEDB_SSLMODE": "disable",
+                "TAXI_DEV_SCHEMA": SCHEMA,
+                # Whatever is read from the environment makes dbt parse everything anew, which takes seconds; two that
+                # run at once must not share one.
+                "DBT_TARGET_PATH": str(self.folder / ("tapped" if tapped else "straight")),
+            }
+        )
         output = self.folder / f"{self.started}.log"
         process = _PROCESSES.Process(
             target=command, args=(environment, file and str(file), months, str(output), tests), daemon=True
@@ -851,3 +857,94 @@ def test_two_months_at_once(any_server: Place, files: dict[str, Path]) -> None:
     assert found["rows"] == expected["rows"]
     assert found["partitions"] == expected["partitions"]
     assert found["publications"] == expected["publications"]
+
+
+# --- part 3: beside a cluster that is at work
+
+
+@contextmanager
+def copy_that_starts(cluster: LocalCluster, table: str) -> Iterator[None]:
+    """A copy of the table starts on the second node, which is stopped in the middle of it until the block ends."""
+    whole, stopped = cluster.nodes
+    ask = whole.superuser.sql
+    schema, name = table.split(".")
+
+    def has_a_copy_that_starts() -> bool:
+        query = "SELECT current_state FROM sys.allocations WHERE table_schema = ? AND table_name = ?"
+        return ["INITIALIZING"] in ask(query, [schema, name])
+
+    for _ in range(20):
+        ask(f"ALTER TABLE {table} SET (number_of_replicas = 0)")
+        alter = f"ALTER TABLE {table} SET (number_of_replicas = 1)"
+        threading.Thread(target=ask, args=(alter,), daemon=True).start()
+        deadline = time.monotonic() + 2
+        while not has_a_copy_that_starts() and time.monotonic() < deadline:
+            pass
+        assert stopped.pid
+        os.kill(stopped.pid, signal.SIGSTOP)
+        try:
+            time.sleep(0.5)  # it may have said that it is done, just before
+            if has_a_copy_that_starts():
+                yield
+                return
+        finally:
+            os.kill(stopped.pid, signal.SIGCONT)
+    raise AssertionError(f"no copy of {table} was caught starting")
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[tuple[LocalCluster, Place]]:
+    """Two nodes, of which the first leads and holds all shards."""
+    if not os.environ.get("CRATEDB_HOME"):
+        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start a cluster from.")
+    settings = {
+        "cluster.initial_master_nodes": ["node-0"],
+        "cluster.routing.rebalance.enable": "none",
+        "cluster.fault_detection.follower_check.timeout": "120s",
+    }
+    cluster = LocalCluster(2, settings=settings)
+    whole, other = cluster.nodes
+    other.settings["node.master"] = False
+    with cluster, Tap(whole.server) as tap:
+        whole.superuser.sql("SET GLOBAL \"cluster.routing.allocation.exclude._name\" = 'node-1'")
+        yield cluster, Place(whole.server, tap, tmp_path, more={"CRATEDB_REPLICAS": "0"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starts", [True, False], ids=["starts in time", "does not start"])
+def test_publication_waits_for_a_copy_that_starts(
+    two_nodes: tuple[LocalCluster, Place], files: dict[str, Path], starts: bool
+) -> None:
+    """A failure means that the swap runs while a copy of the month starts, which then shows a part of it."""
+    cluster, place = two_nodes
+    place.run(files["first"])
+    before = place.readers_see()
+    place.server.sql('RESET GLOBAL "cluster.routing.allocation.exclude._name"')
+    copy = copy_that_starts(cluster, f"{SCHEMA}.trip_data")
+    started = threading.Event()
+
+    def start_a_copy() -> None:
+        copy.__enter__()
+        started.set()
+
+    place.tap.set(Strike("update publications publishing trip_data #1", "answered", start_a_copy, breaks=False))
+    running = place.start(files["second"], tapped=True)
+    assert started.wait(SECONDS), running.said
+    try:
+        if starts:
+            time.sleep(5)
+            assert running.process.is_alive(), running.said
+        else:
+            assert running.wait() == 1
+            sentence = f"Shards of trip_data are starting or moving, so {MONTH} is not published"
+            assert sentence in " ".join(running.said.split())
+        assert not [at for at in place.tap.written if re.match("(insert|delete|refresh) trip_data", at)]
+        assert place.readers_see() == before
+    finally:
+        copy.__exit__(None, None, None)
+    if not starts:
+        cluster.wait_until_green()
+        running = place.start(files["second"])
+    assert running.wait() == 0, running.said
+    assert len(place.readers_see()) == 1
+    assert place.readers_see() != before

@@ -202,8 +202,8 @@
         {% do pause() %}
     {% endfor %}
     {% do exceptions.raise_compiler_error(
-        "Shards of " ~ table ~ " are starting or moving, so " ~ part.name ~ " is not published: run again when"
-        ~ " sys.health says that the table is green."
+        "Shards of " ~ table.identifier ~ " are starting or moving, so " ~ part.name ~ " is not published: run again"
+        ~ " when sys.health says that the table is green."
     ) %}
 {% endmacro %}
 
