@@ -10,7 +10,7 @@ select
     count(*) as n_records
 from {{ model }}
 {% if 'source_row' in columns -%}
-where source_row % {{ one_in(model) }} = 0
+where mod(source_row, {{ one_in(model) }}) = 0
 {% endif -%}
 group by {{ columns | join(", ") }}
 having count(*) > 1

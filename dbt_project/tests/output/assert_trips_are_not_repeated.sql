@@ -22,7 +22,7 @@ trips as (
     from {{ ref('trip_data') }}
     where
         {{ published_now() }}
-        and cast(extract(epoch from tpep_pickup_datetime) as bigint) % {{ 60 * minutes + 1 }} = 0
+        and mod(cast(extract(epoch from tpep_pickup_datetime) as bigint), {{ 60 * minutes + 1 }}) = 0
     group by {{ columns | join(', ') }}
 ),
 
