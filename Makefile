@@ -10,8 +10,8 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 	$(BIN)/taxi-elt sample
 	$(BIN)/taxi-elt run --source $(SAMPLE)
 
-# CrateDBs that live for minutes: compiling their code to the last takes longer than running it.
-test test-cratedb: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
+# A CrateDB that lives for minutes: compiling its code to the last takes longer than running it.
+test: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
 
 test: .venv/.installed ## Under ten minutes; what needs a CrateDB is skipped, loudly, where there is none
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not thorough"
