@@ -34,7 +34,14 @@ def of_month(
     """
     state = line.state if line else "not loaded"
     why = line.why if line else ""
-    mine = [test for test in tests if month in test.months.split(",")]
+    names = why.removeprefix("failed ").split(", ")
+
+    def is_of_another_month(test: Test) -> bool:
+        """Of several months that a build judged together, the publication knows which failed what."""
+        by_its_build = published is not None and _run_of(test) == published.build_id
+        return test.status == "fail" and test.name not in names and (state == "refused" or by_its_build)
+
+    mine = [test for test in tests if month in test.months.split(",") and not is_of_another_month(test)]
     failed = [test for test in mine if test.status in ("fail", "error")]
     named = [_in_words(test) for test in failed]
     details = _disagreements(rows, published, days)
@@ -44,8 +51,6 @@ def of_month(
     if state in ("published", "suspect", "untested"):
         return _of_published(month, state, why, mine, _readers_see(published), [*named, *details])
     if state == "refused":
-        # of several months that were judged together, the publication knows which failed what
-        names = why.removeprefix("failed ").split(", ")
         told = [_in_words(test) for test in failed if test.name in names]
         said = f"{_count(len(told), 'test')} failed before publication" if told else why
         return Verdict("bad", f"{month} was refused: {said}", [still, *told, *details])
@@ -76,6 +81,11 @@ def _of_published(
     said = f"; {_count(warned, 'warning')}" if warned else f"; all {passed} tests passed" if passed else ""
     level: Level = "bad" if details else "warning" if warned else "good"
     return Verdict(level, f"{month} is published{said}", details)
+
+
+def _run_of(test: Test) -> str:
+    """The dbt run that said it; empty for one that could not run."""
+    return test.history[-1].run_id if test.history else ""
 
 
 def _disagreements(rows: RowCounts | None, published: Published | None, days: Sequence[Day]) -> list[str]:

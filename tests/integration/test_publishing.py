@@ -313,19 +313,23 @@ def test_nothing_is_published_without_the_gate(project: Project) -> None:
 
 
 @TARGETS_AT_LENGTH
-def test_a_failed_output_test_makes_the_publication_suspect(project: Project) -> None:
+def test_a_failed_output_test_makes_the_publication_suspect_and_no_other(project: Project) -> None:
     project.put(FIRST)
+    project.put(SECOND)
     project.edit(
-        "tests/output/assert_no_zero_passenger_trips.sql", "and passenger_count = 0", "and passenger_count = 1"
+        "tests/output/assert_no_zero_passenger_trips.sql",
+        "and passenger_count = 0",
+        f"and passenger_count = 1 and file_month = '{FIRST}'",
     )
 
     assert "assert_no_zero_passenger_trips" in failures(project.build())
 
-    assert project.states == {FIRST: "suspect"}
+    # dbt skips what is built from a model whose test failed, so not all tests of the other have run
+    assert project.states == {FIRST: "suspect", SECOND: "untested"}
     # It is not built again for that, and does not turn sound by itself.
     before = project.builds
     ok(project.build())
-    assert (project.builds, project.states) == (before, {FIRST: "suspect"})
+    assert (project.builds, project.states) == (before, {FIRST: "suspect", SECOND: "published"})
 
 
 @TARGETS_AT_LENGTH

@@ -9,7 +9,7 @@ import pytest
 from prefect_flows.report import facts, verdicts
 from prefect_flows.report.facts import Published, Verdict
 from prefect_flows.report.months import MonthLine
-from tests.unit.report import NOON, ROWS, a_month, a_test
+from tests.unit.report import NOON, ROWS, a_month, a_sighting, a_test
 
 READERS = Published("2021-01-old", "build", NOON, 1_343_032)
 SEE = "Readers {}see load 2021-01-old with 1,343,032 trips, published 2026-01-02 12:00 UTC."
@@ -66,6 +66,17 @@ def test_a_refusal_says_what_readers_see_and_what_failed() -> None:
     assert verdict("refused", published=None).details == ["Readers see nothing of the month yet."]
     broken = a_test("error", "broken", failing_rows=None, message="no such column")
     assert verdict("published", broken).details == ["broken failed to run (no such column)."]
+
+
+def test_a_failure_is_told_of_the_months_that_failed() -> None:
+    failed = replace(BAD, months="2021-01,2021-02", gate=False, history=[replace(a_sighting(3), run_id="build")])
+    suspect = verdict("suspect", failed, why="failed bad")
+    assert (suspect.level, suspect.sentence) == ("bad", "2021-01 is published, and 1 test failed")
+    assert verdict("published", failed, a_test(), a_test()).sentence == "2021-01 is published; all 2 tests passed"
+    assert verdict("untested", failed).sentence == "2021-01 is published, and not all of its tests have run"
+    # The daily run, which is none that publishes, does not say which.
+    daily = replace(failed, history=[replace(a_sighting(3), run_id="daily")])
+    assert verdict("published", daily).sentence == "2021-01 is published, and 1 test failed"
 
 
 def test_figures_that_disagree_are_told() -> None:

@@ -101,11 +101,16 @@
 
 {% macro published_now(column='file_month', of='file_month') %}
     {% if not runs_tests() or 'model.taxi_elt.trip_data' not in selected_resources %}{{ return("true") }}{% endif %}
-    {% set published = query(
-        "select " ~ of ~ " from " ~ publications() ~ " where " ~ is_to_be_tested()
-    ) %}
-    {{ return(column ~ " in ('" ~ (published.columns[0].values() | join("', '")) ~ "')") }}
+    {{ return(column ~ " in (" ~ quoted(publications_to_be_tested().columns[of].values()) ~ ")") }}
 {% endmacro %}
+
+{% macro publications_to_be_tested() %}
+    {{ return(query(
+        "select file_month, load_id from " ~ publications() ~ " where " ~ is_to_be_tested() ~ " order by file_month"
+    )) }}
+{% endmacro %}
+
+{% macro quoted(values) %}{{ return("'" ~ (values | join("', '")) ~ "'") }}{% endmacro %}
 
 {# What this run published, and what a run that broke off before its tests had ended did. #}
 {% macro is_to_be_tested() %}
@@ -155,18 +160,14 @@
             {% set is_gate = 'gate' in result.node.tags %}
             {# a test that could not be asked says nothing: the load stays pending, or the publication untested #}
             {% if result.status == 'fail' %}
-                {% do (of_the_gate.append(result) if is_gate else output.append(result.node.name)) %}
+                {% do (of_the_gate if is_gate else output).append(result) %}
             {% elif result.status not in ('pass', 'warn') and not is_gate %}
                 {% do unasked.append(result.node.name) %}
             {% endif %}
         {% endfor %}
         {% if of_the_gate %}{% do refuse_loads(of_the_gate) %}{% endif %}
-        {% if output %}
-            {% do execute_statement(
-                "update " ~ publications() ~ " set state = 'suspect', failed_tests = '" ~ (output | join(", "))
-                ~ "' where state in ('untested', 'published') and " ~ is_to_be_tested()
-            ) %}
-        {% elif not unasked and 'model.taxi_elt.trip_data' in selected_resources and runs_output_tests() %}
+        {% if output %}{% do suspect_publications(output) %}{% endif %}
+        {% if not unasked and 'model.taxi_elt.trip_data' in selected_resources and runs_output_tests() %}
             {% do execute_statement(
                 "update " ~ publications() ~ " set state = 'published' where state = 'untested' and "
                 ~ is_to_be_tested()
@@ -183,22 +184,52 @@
     {{ return(true) }}
 {% endmacro %}
 
-{# Which of several pending loads a test failed on, the test itself tells: it is asked again of each alone, and judged
-   by its own threshold. #}
+{# Which of several months a test failed on, the test itself tells: it is asked again of each alone, and judged by its
+   own threshold. `replaced` has the texts in its SQL that name all of them, and those that name the one. #}
+{% macro fails_alone(result, replaced) %}
+    {% set asked = namespace(sql=result.node.compiled_code) %}
+    {% for all, one in replaced.items() %}{% set asked.sql = asked.sql | replace(all, one) %}{% endfor %}
+    {% set failed = result.node.config.fail_calc ~ ' ' ~ result.node.config.error_if %}
+    {{ return(query('select ' ~ failed ~ ' from (' ~ asked.sql ~ ') as failing').rows[0][0]) }}
+{% endmacro %}
+
 {% macro refuse_loads(results) %}
     {% set rules = staging_rules() %}
     {% set pending = pending_loads('trip_data', 'file_month', rules, true) %}
-    {% set all_ids = quoted_ids(pending) %}
     {% for load in pending %}
         {% set names = [] %}
         {% for result in results %}
-            {% set sql = result.node.compiled_code | replace(all_ids, "'" ~ load.load_id ~ "'") %}
-            {% set failed = result.node.config.fail_calc ~ ' ' ~ result.node.config.error_if %}
-            {% if pending | length == 1 or query('select ' ~ failed ~ ' from (' ~ sql ~ ') as failing').rows[0][0] %}
+            {% if pending | length == 1 or fails_alone(result, {quoted_ids(pending): quoted([load.load_id])}) %}
                 {% do names.append(result.node.name) %}
             {% endif %}
         {% endfor %}
         {% if names %}{% do refuse(load, rules, names | join(", ")) %}{% endif %}
+    {% endfor %}
+{% endmacro %}
+
+{# A failure that is none of a single month's, as one of months together, is all months'. #}
+{% macro suspect_publications(results) %}
+    {% set judged = publications_to_be_tested() %}
+    {% set months, loads = judged.columns['file_month'].values(), judged.columns['load_id'].values() %}
+    {% set failed = {} %}
+    {% for result in results %}
+        {% set found = [] %}
+        {% for row in judged.rows if months | length > 1 %}
+            {% if fails_alone(
+                result, {quoted(months): quoted([row['file_month']]), quoted(loads): quoted([row['load_id']])}
+            ) %}
+                {% do found.append(row['file_month']) %}
+            {% endif %}
+        {% endfor %}
+        {% for month in found or months %}
+            {% do failed.update({month: failed.get(month, []) + [result.node.name]}) %}
+        {% endfor %}
+    {% endfor %}
+    {% for month, names in failed.items() %}
+        {% do execute_statement(
+            "update " ~ publications() ~ " set state = 'suspect', failed_tests = '" ~ (names | join(", "))
+            ~ "' where state in ('untested', 'published') and part = '" ~ month ~ "' and " ~ is_to_be_tested()
+        ) %}
     {% endfor %}
 {% endmacro %}
 
