@@ -14,7 +14,7 @@ run: .venv/.installed ## Load a generated month into DuckDB and show what became
 test: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
 
 test: .venv/.installed ## Under ten minutes; what needs a CrateDB is skipped, loudly, where there is none
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not thorough"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not (cratedb and thorough)"
 
 test-cratedb: .venv/.installed ## All that needs a CrateDB, at length; fails where there is none
 	$(BIN)/pytest -m "cratedb and not slow" --require-cratedb

@@ -141,6 +141,7 @@ def test_summary_artifacts_and_ledger_agree_with_the_file(
     assert "/latest.html" not in newest_artifact(prefect_server, "yellow-taxi-report-2021-02")
 
 
+@pytest.mark.thorough
 def test_same_file_again_loads_nothing(settings: Settings, published: Report, sample: SampleFacts) -> None:
     again = yellow_taxi(str(sample.path))
     assert again.months[0].already_landed
@@ -153,6 +154,7 @@ def newest_artifact(prefect_server: str, key: str) -> str:
     return str(artifact["data"])
 
 
+@pytest.mark.thorough
 def test_value_that_does_not_cast_is_rejected_with_its_reason(settings: Settings, tmp_path: Path) -> None:
     path = with_first_row(tmp_path / "yellow_tripdata_2021-03.csv", {"passenger_count": "abc", "fare_amount": "NaN"})
 
@@ -179,6 +181,7 @@ def with_first_row(path: Path, changes: dict[str, str]) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_failed_gate_leaves_trip_data_until_the_file_is_corrected(
     settings: Settings, published: Report, tmp_path: Path
 ) -> None:
@@ -202,6 +205,7 @@ def test_failed_gate_leaves_trip_data_until_the_file_is_corrected(
         assert [load.status for load in warehouse.loads("2021-04")] == ["superseded", "staged"]
 
 
+@pytest.mark.thorough
 def test_rollback_brings_the_load_before_back(settings: Settings, tmp_path: Path) -> None:
     path, trips = tmp_path / "yellow_tripdata_2021-07.csv", []
     with open_warehouse(settings) as warehouse:
