@@ -423,8 +423,8 @@ class _Collector:
 
     def _test(self, name: str, history: pd.DataFrame, at: int, months: Sequence[str]) -> Test:
         row = history.loc[at]
-        # the table of failing rows is that of the newest run
-        table = row["failures_table"] if at == history.index[-1] else None
+        # the table of failing rows is that of the newest run that had any
+        table = row["failures_table"] if history.loc[at:, "failures_table"].notna().sum() == 1 else None
         node = self._known_tests().get(name)
         result = next((r for r in self._results() if r.name == name and r.run_id == row["run_id"]), None)
         return Test(

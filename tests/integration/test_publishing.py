@@ -36,6 +36,11 @@ class Project:
         self.edit("../dbt_project.yml", "+where: __published__", "+where: __published__\n        +enabled: false")
 
     @property
+    def failures(self) -> str:
+        """Where the rows that failed are stored."""
+        return f"{self.settings.cratedb_schema if self.settings.target == 'cratedb' else 'main'}_test_failures"
+
+    @property
     def dev_schema(self) -> str:
         return f"{self.settings.cratedb_schema}_dev"
 
@@ -240,6 +245,9 @@ def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(pro
         "select failed_tests, row_count from {schema}.publications where model = 'trip_data' and file_month = '2021-01'"
     )
     assert row == {"failed_tests": POISON, "row_count": facts[FIRST].trips}
+    # dbt has run again for the other month, which the test passes
+    failed_rows = f"select file_month, vendorid from {project.failures}.{POISON}"
+    assert project.frame(failed_rows) == [{"file_month": FIRST, "vendorid": 55}]
 
     # It is left alone, until its rules change: the vendor is listed.
     ok(project.build())
@@ -248,6 +256,8 @@ def test_a_month_that_fails_the_gate_is_refused_and_the_others_are_published(pro
     assert project.dbt("build", "--full-refresh").success
     assert project.trips[FIRST] == poisoned.trips
     assert project.states[FIRST] == "published"
+    stored = f"select table_name from information_schema.tables where table_schema = '{project.failures}'"
+    assert POISON not in [row["table_name"] for row in project.frame(stored)]
 
 
 @TARGETS_AT_LENGTH

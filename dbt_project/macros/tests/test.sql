@@ -1,7 +1,8 @@
 {#
     How a data test runs, in place of dbt's own materialization. The count comes first, over all rows; only where rows
     failed are they stored, at most 1,000 of them, in a table of the test's name: a month without faults costs no table.
-    A table that an earlier run left goes once its test looks at something and finds nothing.
+    A table that an earlier run left goes once its test looks at something and finds nothing, and no month is refused or
+    suspect for it any more.
 
     The rows are all that the test found, also those that its threshold tolerates, which dbt counts as 0 `failures`. How
     many there are, of how many, goes with the result: as its `adapter_response`, to the run's end hook, which writes it
@@ -14,7 +15,9 @@
     {% if should_store_failures() %}
         {% set table = api.Relation.create(database=database, schema=schema, identifier=model.alias, type='table') %}
         {% set old = adapter.get_relation(database=database, schema=schema, identifier=model.alias) %}
-        {% if old and (found or looks_at_something()) %}{% do adapter.drop_relation(old) %}{% endif %}
+        {% if old and (found or (looks_at_something() and not is_held_against_a_month())) %}
+            {% do adapter.drop_relation(old) %}
+        {% endif %}
         {% if found %}
             {% do store_rows(table, failing_rows(sql), config.get('limit') or 1000) %}
             {% do relations.append(table) %}
@@ -34,6 +37,15 @@
 {% macro looks_at_something() %}
     {% if 'gate' in config.get('tags') %}{{ return(pending_load_ids() != quoted_ids([])) }}{% endif %}
     {{ return("''" not in published_now()) }}
+{% endmacro %}
+
+{# Of those that are judged anew, only what is found now counts. #}
+{% macro is_held_against_a_month() %}
+    {{ return(query(
+        "select count(*) from " ~ publications() ~ " where state in ('refused', 'suspect')"
+        ~ " and coalesce(refused_load_id, '-') not in (" ~ pending_load_ids() ~ ")"
+        ~ " and ', ' || failed_tests || ',' like '%, " ~ model.name ~ ",%'"
+    ).rows[0][0] > 0) }}
 {% endmacro %}
 
 {# A test by shares, as `max_share`, gives one row a load with `failing_rows` and `tested_rows`; the rows themselves are
