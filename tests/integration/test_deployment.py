@@ -330,6 +330,7 @@ def test_the_monthly_run_takes_what_is_missing_and_is_content_with_what_is_not_p
     assert operated.loads(newest) == []
 
 
+@pytest.mark.slow
 def test_a_range_goes_on_past_a_month_and_quality_tells_of_what_is_wrong(operated: Operated) -> None:
     api = operated.api
     samples = {month: operated.file(month, rows=1_500) for month in ("2020-11", "2020-12")}

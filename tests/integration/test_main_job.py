@@ -230,6 +230,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_file_leaves_no_rows_and_says_why(
     settings: Settings, sample: SampleFacts, tmp_path: Path, what: str

@@ -364,7 +364,7 @@ def test_a_publication_whose_tests_did_not_run_is_tested_by_the_next_build(proje
     assert project.states == {FIRST: "suspect"}
 
 
-@TARGETS
+@TARGETS_AT_LENGTH
 def test_rollback_publishes_the_load_before_through_the_gate(project: Project) -> None:
     old, new = project.put(FIRST, wrong=True), project.put(FIRST, seed=2, wrong=True)
     ok(project.build())
