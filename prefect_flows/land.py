@@ -54,6 +54,7 @@ def land(
         FileRefused: the file is damaged, empty, or has too many broken rows. The ledger says so; what was staged
             before stays.
         WarehouseError, Unavailable: the warehouse did not keep what it was sent.
+        LoadTaken: another run lands the same file; what it does is left alone.
     """
     loads = warehouse.loads(month)
     for load in loads:
@@ -68,9 +69,9 @@ def land(
                 if load.status == "superseded":
                     warehouse.stage(load.with_(finished_at=now()))
                 return Landed(load.with_(status="staged"), was_there=True)
-    load = _load_file(
-        warehouse, file, month, _free_id(loads, month, file), max_reject_share=max_reject_share, on_rows=on_rows
-    )
+    load_id = _free_id(loads, month, file)
+    before = next((load for load in loads if load.load_id == load_id), None)
+    load = _load_file(warehouse, file, month, load_id, before, max_reject_share=max_reject_share, on_rows=on_rows)
     warehouse.stage(load)
     _forget_old(warehouse, month, keep_loads)
     return Landed(load.with_(status="staged"), was_there=False)
@@ -113,6 +114,7 @@ def _load_file(
     file: SourceFile,
     month: str,
     load_id: str,
+    before: Load | None,
     *,
     max_reject_share: float,
     on_rows: OnRows | None,
@@ -132,15 +134,19 @@ def _load_file(
         finished_at=None,
         status="loading",
     )
+    has_begun = False
     try:
         with open_month(file.path) as reader:
             load = load.with_(header=reader.header, unknown_columns=",".join(reader.binding.unknown))
-            warehouse.save(load)
+            warehouse.begin(load, before)
+            has_begun = True
             load = _copy(warehouse, reader, load, on_rows)
         _check(warehouse, load, file.path.name, max_reject_share)
     except LoadTaken:
         raise
     except TaxiError as error:
+        if has_begun:
+            warehouse.assert_own(load)
         warehouse.save(load.with_(status="failed", finished_at=now(), error=str(error)))
         raise
     return load.with_(finished_at=now())

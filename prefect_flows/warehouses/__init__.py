@@ -85,6 +85,16 @@ class Warehouse(Protocol):
     def loads(self, month: str | None = None) -> list[Load]:
         """The ledger, oldest first, of one month or of all."""
 
+    def begin(self, load: Load, before: Load | None) -> None:
+        """Write the row of a load that begins, where the ledger still has what it had `before`.
+
+        Raises:
+            LoadTaken: another run was faster.
+        """
+
+    def assert_own(self, load: Load) -> None:
+        """Raise `LoadTaken` where another run has begun the load anew."""
+
     def save(self, load: Load) -> None:
         """Write a load's ledger row, or write it anew."""
 

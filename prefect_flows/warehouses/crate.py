@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Self
 
 import httpx
@@ -99,6 +99,9 @@ def raw_tables(schema: str) -> sa.MetaData:
     return metadata
 
 
+# What CrateDB counts up with every change of a row.
+_VERSION: list[sa.ColumnElement[int]] = [sa.literal_column("_seq_no"), sa.literal_column("_primary_term")]
+
 # Logins that a server has accepted, or was not there to judge. One that starts knows its users only when it has read
 # its cluster state, and refuses them until then (seen on 6.4.3): that passes, unlike a wrong password.
 _MAY_BE_RIGHT: set[tuple[str, str, str]] = set()
@@ -156,14 +159,40 @@ class CrateWarehouse:
         with self._in_words(), self._engine.connect() as connection:
             return [Load(**row._mapping) for row in connection.execute(query)]
 
+    def begin(self, load: Load, before: Load | None) -> None:
+        values, changes = self._values(load)
+        query = sa.select(self._loads, *_VERSION).where(self._loads.c.load_id == load.load_id)
+        with self._in_words(), self._engine.connect() as connection:
+            there = connection.execute(query).mappings().one_or_none()
+            if there is None:
+                try:
+                    written = 1 if before is None and connection.execute(self._loads.insert().values(values)) else 0
+                except sa.exc.DBAPIError as error:
+                    if "DuplicateKey" not in str(error):
+                        raise
+                    written = 0
+            else:
+                found = Load(**{name: there[name] for name in values})
+                update = self._loads.update().where(
+                    self._loads.c.load_id == load.load_id, *(column == there[column.name] for column in _VERSION)
+                )
+                written = connection.execute(update.values(changes)).rowcount if found == before else 0
+            self._refresh(connection, self._loads)
+        if not written:
+            raise _taken(load)
+
     def save(self, load: Load) -> None:
-        values = {column.name: getattr(load, column.name) for column in self._loads.columns}
+        values, changes = self._values(load)
         with self._in_words(), self._engine.connect() as connection:
             update = self._loads.update().where(self._loads.c.load_id == load.load_id)
-            changes = {name: value for name, value in values.items() if name != "load_id"}
             if not connection.execute(update.values(changes)).rowcount:
                 connection.execute(self._loads.insert().values(values))
             self._refresh(connection, self._loads)
+
+    def _values(self, load: Load) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A load's row, and what of it may be changed."""
+        values = {column.name: getattr(load, column.name) for column in self._loads.columns}
+        return values, {name: value for name, value in values.items() if name != "load_id"}
 
     def is_being_written(self, load: Load) -> bool:
         """A writer tells its progress in the ledger, every `SECONDS_BETWEEN_SIGNS`."""
@@ -178,27 +207,31 @@ class CrateWarehouse:
     def stage(self, load: Load) -> None:
         self.save(load)
         replicas = self._settings.cratedb_replicas
-        status = self._loads.c.status
         with self._in_words(), self._engine.connect() as connection:
             connection.exec_driver_sql(
                 f"ALTER TABLE {self._trips} PARTITION (_load_id = '{load.load_id}')"
                 f" SET (number_of_replicas = '{replicas}')"
             )
+        self._make_the_staged_one(load)
+        # Two runs that stage at the same moment do not see each other's row: whoever looks last leaves the later load.
+        while len(staged := [there for there in self.loads(load.file_month) if there.status == "staged"]) > 1:
+            self._make_the_staged_one(max(staged, key=lambda there: (there.finished_at, there.load_id)))
+
+    def _make_the_staged_one(self, load: Load) -> None:
+        is_this, status = self._loads.c.load_id == load.load_id, self._loads.c.status
+        with self._in_words(), self._engine.connect() as connection:
             # One statement for both, so that no reader of the ledger finds the month with two loads or with none.
             connection.execute(
                 self._loads.update()
-                .where(
-                    self._loads.c.file_month == load.file_month,
-                    sa.or_(status == "staged", self._loads.c.load_id == load.load_id),
-                )
-                .values(status=sa.case((self._loads.c.load_id == load.load_id, "staged"), else_="superseded"))
+                .where(self._loads.c.file_month == load.file_month, sa.or_(status == "staged", is_this))
+                .values(status=sa.case((is_this, "staged"), else_="superseded"))
             )
             self._refresh(connection, self._loads)
 
     @contextmanager
     def write(self, load: Load) -> Iterator[LoadWriter]:
         self.discard(load.load_id)
-        writer = _CrateWriter(self, load, self._trips, self._rejects)
+        writer = _CrateWriter(self, load, self._trips, self._rejects, self._loads)
         try:
             yield writer
             writer.finish()
@@ -207,9 +240,14 @@ class CrateWarehouse:
             raise
         except BaseException:
             writer.close()
-            # As a rollback would; where the server is gone, the next try of the load does it.
-            with suppress(TaxiError):
+            try:
+                # As a rollback would, unless the rows are another run's by now.
+                self.assert_own(load)
                 self.discard(load.load_id)
+            except LoadTaken:
+                raise
+            except TaxiError:
+                pass  # where the server is gone, the next try of the load does it
             raise
         writer.close()
         with self._in_words(), self._engine.connect() as connection:
@@ -295,14 +333,10 @@ class CrateWarehouse:
         raise self._refused(str(answer.get("error", {}).get("message", response.reason_phrase)), response.status_code)
 
     def assert_own(self, load: Load) -> None:
-        """Raise `LoadTaken` where another run has begun the load anew; asked before each request that writes."""
         query = sa.select(self._loads.c.started_at).where(self._loads.c.load_id == load.load_id)
         with self._in_words(), self._engine.connect() as connection:
             if connection.execute(query).scalar_one_or_none() != load.started_at:
-                raise LoadTaken(
-                    f"Another run has begun to load {load.file_month} from the same file: wait until it has ended, "
-                    "then run again."
-                )
+                raise _taken(load)
 
     def _end_statements(self, connection: sa.Connection, load_id: str) -> None:
         """End the inserts of a load whose client is gone: they run on without it, and would write behind a clean-up."""
@@ -373,7 +407,9 @@ class CrateWarehouse:
 class _CrateWriter:
     """Sends batches, `IN_FLIGHT` at a time, and reads every answer."""
 
-    def __init__(self, warehouse: CrateWarehouse, load: Load, trips: sa.Table, rejects: sa.Table) -> None:
+    def __init__(
+        self, warehouse: CrateWarehouse, load: Load, trips: sa.Table, rejects: sa.Table, loads: sa.Table
+    ) -> None:
         self._warehouse = warehouse
         self._trips, self._rejects = str(trips), str(rejects)
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="insert")
@@ -382,6 +418,11 @@ class _CrateWriter:
         self._load, self._rows, self._told = load, 0, time.monotonic()
         # Literals, so that the load's statements can be told in sys.jobs.
         self._constants = f"'{load.load_id}', '{load.file_month}'"
+        # Asked by the server as it writes: a run that was taken for dead may come back right before a request.
+        self._is_own = (
+            f"(SELECT started_at FROM {loads} WHERE load_id = '{load.load_id}')"
+            f" = '{load.started_at.isoformat()}'::TIMESTAMP"
+        )
 
     def rows(self, batch: pa.RecordBatch) -> None:
         self._rows += batch.num_rows
@@ -414,6 +455,7 @@ class _CrateWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def _make_partition(self, row: pa.RecordBatch) -> None:
+        self._warehouse.assert_own(self._load)
         (values,) = row.to_pylist()
         present = [name for name, value in values.items() if value is not None]
         self._send(
@@ -431,14 +473,26 @@ class _CrateWriter:
         present = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
         columns = [batch[name].to_pylist() for name in present]
         self._send(
-            table, present, f"(SELECT {self._constants}, * FROM UNNEST({_marks(present)}))", columns, batch.num_rows
+            table,
+            present,
+            f"(SELECT {self._constants}, * FROM UNNEST({_marks(present)}) WHERE {self._is_own})",
+            columns,
+            batch.num_rows,
         )
 
     def _send(self, table: str, names: list[str], rows: str, arguments: list[Any], count: int) -> None:
         kept = self._warehouse.post(
             f"INSERT INTO {table} (_load_id, _file_month, {', '.join(names)}) {rows}", arguments
         )
+        if kept != count:
+            self._warehouse.assert_own(self._load)
         _assert_kept(kept, count, table)
+
+
+def _taken(load: Load) -> LoadTaken:
+    return LoadTaken(
+        f"Another run has begun to load {load.file_month} from the same file: wait until it has ended, then run again."
+    )
 
 
 def _assert_kept(kept: int, sent: int, table: str) -> None:

@@ -64,6 +64,12 @@ class DuckWarehouse:
         rows = self._execute(query + " ORDER BY started_at, load_id", [month]).fetchall()
         return [Load(**dict(zip(_LEDGER, row, strict=True))) for row in rows]
 
+    def begin(self, load: Load, before: Load | None) -> None:
+        self.save(load)  # another process could not have opened the file
+
+    def assert_own(self, load: Load) -> None:
+        pass
+
     def save(self, load: Load) -> None:
         marks = ", ".join("?" * len(_LEDGER))
         values = [getattr(load, name) for name in _LEDGER]

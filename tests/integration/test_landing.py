@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,9 @@ def test_month_that_another_run_loads_is_left_to_it(
 
 
 @CRATEDB_ONLY
-def test_run_that_was_taken_for_dead_writes_nothing_more(target: str, settings: Settings, tmp_path: Path) -> None:
+def test_run_that_was_taken_for_dead_writes_nothing_more(
+    target: str, settings: Settings, cratedb: CrateServer, tmp_path: Path
+) -> None:
     source = file(tmp_path, 1)
     with open_warehouse(settings) as first, open_warehouse(settings) as second:
         load = put(first, source).load.with_(status="loading", finished_at=None)
@@ -185,5 +188,35 @@ def test_run_that_was_taken_for_dead_writes_nothing_more(target: str, settings: 
             # Silent for too long: another run does it, and is done before this one goes on.
             assert not put(second, source).was_there
             writer.rows(batch.slice(1))
+            # One that fails then, for whatever reason, removes nothing either.
+            raise RuntimeError
+        for name in ("yellow_trips", "rejected_rows"):
+            cratedb.sql(f"REFRESH TABLE {settings.raw_schema}.{name}")
         assert second.count(load.load_id) == (1_497, 3)
         assert [load.status for load in second.loads(MONTH)] == ["staged"]
+
+
+@CRATEDB_ONLY
+def test_of_two_runs_that_begin_a_load_at_once_one_has_it(target: str, settings: Settings, tmp_path: Path) -> None:
+    """A failure means that two runs end each other's statements, and none of them lands the month."""
+    source = file(tmp_path, 1)
+    with open_warehouse(settings) as first, open_warehouse(settings) as second:
+        load = put(first, source).load.with_(load_id=f"{MONTH}-other", status="loading", finished_at=None)
+        again = load.with_(started_at=load.started_at + timedelta(seconds=1))
+        for before in (None, load):
+            first.begin(load if before is None else again, before)
+            with pytest.raises(LoadTaken):
+                second.begin(again.with_(rows_read=7), before)
+        assert again in second.loads(MONTH)
+
+
+@CRATEDB_ONLY
+def test_of_two_loads_that_are_staged_at_once_one_stays(target: str, settings: Settings, tmp_path: Path) -> None:
+    """A failure means that readers of the ledger find two valid files of a month, and the next run is refused."""
+    with open_warehouse(settings) as first, open_warehouse(settings) as second, ThreadPoolExecutor(2) as pool:
+        loads = [put(first, file(tmp_path, seed)).load for seed in (1, 2)]
+        for _ in range(10):
+            for load in loads:
+                first.save(load.with_(status="superseded"))
+            list(pool.map(lambda one, load: one.stage(load.with_(status="superseded")), (first, second), loads))
+            assert sorted(load.status for load in first.loads(MONTH)) == ["staged", "superseded"]
