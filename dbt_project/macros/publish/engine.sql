@@ -203,7 +203,7 @@
     {% endfor %}
     {% do exceptions.raise_compiler_error(
         "Shards of " ~ table.identifier ~ " are starting or moving, so " ~ part.name ~ " is not published: run again"
-        ~ " when sys.health says that the table is green."
+        ~ " when sys.allocations has them as STARTED."
     ) %}
 {% endmacro %}
 

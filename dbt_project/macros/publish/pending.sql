@@ -112,7 +112,7 @@
 
 {% macro quoted(values) %}{{ return("'" ~ (values | join("', '")) ~ "'") }}{% endmacro %}
 
-{# What this run published, and what a run that broke off before its tests had ended did. #}
+{# What this run published, and what another did whose tests on it have not all run. #}
 {% macro is_to_be_tested() %}
     {{ return(
         "model = 'trip_data' and (build_id = '" ~ invocation_id ~ "' or state = 'untested'" ~ chosen_months() ~ ")"

@@ -39,11 +39,12 @@
     {{ return("''" not in published_now()) }}
 {% endmacro %}
 
-{# Of those that are judged anew, only what is found now counts. #}
+{# Of months that are judged anew, only what is found now counts. #}
 {% macro is_held_against_a_month() %}
+    {% set pending = pending_loads('trip_data', 'file_month', staging_rules(), true) | map(attribute='file_month') %}
     {{ return(query(
-        "select count(*) from " ~ publications() ~ " where state in ('refused', 'suspect')"
-        ~ " and coalesce(refused_load_id, '-') not in (" ~ pending_load_ids() ~ ")"
+        "select count(*) from " ~ publications() ~ " where state in ('refused', 'suspect') and part not in ("
+        ~ quoted(pending) ~ ") and model = 'trip_data'"
         ~ " and ', ' || failed_tests || ',' like '%, " ~ model.name ~ ",%'"
     ).rows[0][0] > 0) }}
 {% endmacro %}

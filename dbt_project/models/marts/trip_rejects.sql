@@ -1,3 +1,6 @@
+-- what is published, trip_data writes
+-- depends_on: {{ ref('trip_data') }}
+
 with
 
 published_loads as (
