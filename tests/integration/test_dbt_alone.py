@@ -30,12 +30,19 @@ def test_before_any_load_it_says_to_load_a_month(settings: Settings, dbt: Run) -
     assert f"taxi-elt run --target {settings.target} --source" in answer.out
 
 
-def test_build_and_test_pass_after_a_load(settings: Settings, dbt: Run, tmp_path: Path) -> None:
+def test_build_and_test_pass_after_a_load(
+    settings: Settings, dbt: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path / "target"))
     sample = land_sample(settings, tmp_path)
 
     built = dbt("build")
     assert built.code == 0, built.out
     assert "ERROR=0 SKIP=0" in built.out
+    # A test that is compiled before the month is published looks at nothing, and passes.
+    results = json.loads((tmp_path / "target" / "run_results.json").read_text())["results"]
+    looked = {result["unique_id"].split(".")[2]: result["compiled_code"] or "" for result in results}
+    assert [name for name, sql in looked.items() if "file_month in ('')" in sql] == []
     with open_warehouse(settings) as warehouse:
         assert warehouse.frame("select count(*) as n from {schema}.trip_data")["n"].item() == sample.trips
 
