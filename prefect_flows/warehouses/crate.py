@@ -238,14 +238,15 @@ class CrateWarehouse:
         except LoadTaken:
             writer.close()
             raise
-        except BaseException:
+        except BaseException as error:
             writer.close()
             try:
                 # As a rollback would, unless the rows are another run's by now.
                 self.assert_own(load)
                 self.discard(load.load_id)
             except LoadTaken:
-                raise
+                if isinstance(error, Exception):  # and not a signal
+                    raise
             except TaxiError:
                 pass  # where the server is gone, the next try of the load does it
             raise
