@@ -161,25 +161,21 @@ class CrateWarehouse:
 
     def begin(self, load: Load, before: Load | None) -> None:
         values, changes = self._values(load)
-        query = sa.select(self._loads, *_VERSION).where(self._loads.c.load_id == load.load_id)
+        is_this = self._loads.c.load_id == load.load_id
         with self._in_words(), self._engine.connect() as connection:
-            there = connection.execute(query).mappings().one_or_none()
-            if there is None:
+            if before is None:
                 try:
-                    written = 1 if before is None and connection.execute(self._loads.insert().values(values)) else 0
+                    connection.execute(self._loads.insert().values(values))
                 except sa.exc.DBAPIError as error:
-                    if "DuplicateKey" not in str(error):
-                        raise
-                    written = 0
+                    raise _taken(load) if "DuplicateKey" in str(error) else error from None
             else:
-                found = Load(**{name: there[name] for name in values})
-                update = self._loads.update().where(
-                    self._loads.c.load_id == load.load_id, *(column == there[column.name] for column in _VERSION)
-                )
-                written = connection.execute(update.values(changes)).rowcount if found == before else 0
+                there = connection.execute(sa.select(self._loads, *_VERSION).where(is_this)).mappings().one()
+                if Load(**{name: there[name] for name in values}) != before:
+                    raise _taken(load)
+                update = self._loads.update().where(is_this, *(column == there[column.name] for column in _VERSION))
+                if not connection.execute(update.values(changes)).rowcount:
+                    raise _taken(load)
             self._refresh(connection, self._loads)
-        if not written:
-            raise _taken(load)
 
     def save(self, load: Load) -> None:
         values, changes = self._values(load)

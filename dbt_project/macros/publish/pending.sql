@@ -56,7 +56,7 @@
 
 {% macro chosen_months() %}
     {% set months = env_var('TAXI_MONTHS', '') %}
-    {% if months %}{{ return(" and file_month in ('" ~ (months.split(',') | join("', '")) ~ "')") }}{% endif %}
+    {% if months %}{{ return(" and file_month in (" ~ quoted(months.split(',')) ~ ")") }}{% endif %}
     {% if is_production() %}{{ return("") }}{% endif %}
     {{ return(" and file_month = (select max(file_month) from " ~ raw_loads() ~ " where status = 'staged')") }}
 {% endmacro %}
@@ -76,9 +76,7 @@
 {% endmacro %}
 
 {% macro quoted_ids(loads) %}
-    {% set ids = ["''"] %}
-    {% for load in loads %}{% do ids.append("'" ~ load.load_id ~ "'") %}{% endfor %}
-    {{ return(ids | join(", ")) }}
+    {{ return(quoted([''] + (loads | map(attribute='load_id') | list))) }}
 {% endmacro %}
 
 {# Elsewhere, as in `dbt compile`, SQL is rendered with no warehouse behind it. #}
