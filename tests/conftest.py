@@ -59,6 +59,15 @@ def cratedb(request: pytest.FixtureRequest) -> Iterator[CrateServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def cratedb_home() -> str:
+    """The installation to start servers from; what needs servers of its own is skipped without one."""
+    named = os.environ.get("CRATEDB_HOME")
+    if not named:
+        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start servers from.")
+    return named
+
+
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, target: str) -> Iterator[Settings]:
     """Settings of the test's `target`, for a warehouse of its own, in this process's environment."""

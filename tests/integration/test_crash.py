@@ -529,11 +529,9 @@ def any_server(cratedb: CrateServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def own_server(cratedb_home: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A server that may be killed."""
-    if not os.environ.get("CRATEDB_HOME"):
-        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start servers from.")
-    with LocalCrate(heap="512m") as local, Tap(local.server) as tap:
+    with LocalCrate(cratedb_home, heap="512m") as local, Tap(local.server) as tap:
         yield Place(local.server, tap, tmp_path_factory.mktemp("server"), local)
 
 
@@ -893,16 +891,14 @@ def copy_that_starts(cluster: LocalCluster, table: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def two_nodes(tmp_path: Path) -> Iterator[tuple[LocalCluster, Place]]:
+def two_nodes(cratedb_home: str, tmp_path: Path) -> Iterator[tuple[LocalCluster, Place]]:
     """Two nodes, of which the first leads and holds all shards."""
-    if not os.environ.get("CRATEDB_HOME"):
-        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start a cluster from.")
     settings = {
         "cluster.initial_master_nodes": ["node-0"],
         "cluster.routing.rebalance.enable": "none",
         "cluster.fault_detection.follower_check.timeout": "120s",
     }
-    cluster = LocalCluster(2, settings=settings)
+    cluster = LocalCluster(2, cratedb_home, settings=settings)
     whole, other = cluster.nodes
     other.settings["node.master"] = False
     with cluster, Tap(whole.server) as tap:

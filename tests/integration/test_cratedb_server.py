@@ -31,25 +31,16 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def home() -> str:
-    """The installation to start servers from; without one there is nothing to test here."""
-    named = os.environ.get("CRATEDB_HOME")
-    if not named:
-        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start servers from.")
-    return named
-
-
-@pytest.fixture(scope="module")
-def plain(home: str) -> Iterator[LocalCrate]:
+def plain(cratedb_home: str) -> Iterator[LocalCrate]:
     """One node without TLS or passwords."""
-    with LocalCrate(home, heap="512m") as crate:
+    with LocalCrate(cratedb_home, heap="512m") as crate:
         yield crate
 
 
 @pytest.fixture(scope="module")
-def secured(home: str) -> Iterator[LocalCrate]:
+def secured(cratedb_home: str) -> Iterator[LocalCrate]:
     """One node with TLS, and a user with a password."""
-    with LocalCrate(home, heap="512m", tls=True, login=LOGIN) as crate:
+    with LocalCrate(cratedb_home, heap="512m", tls=True, login=LOGIN) as crate:
         yield crate
 
 
@@ -81,11 +72,11 @@ def test_an_error_holds_what_the_server_says(plain: LocalCrate) -> None:
 
 
 def test_the_process_is_not_root_and_takes_no_settings_from_our_environment(
-    home: str, monkeypatch: pytest.MonkeyPatch
+    cratedb_home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure means that the machine's settings, not the test's, decide what is tested."""
     monkeypatch.setenv("CRATE_JAVA_OPTS", "-Xmx64m -no-such-option")
-    with LocalCrate(home, heap="300m", settings={"node.attr.zone": "$HOME `id`"}) as crate:
+    with LocalCrate(cratedb_home, heap="300m", settings={"node.attr.zone": "$HOME `id`"}) as crate:
         [[heap, attributes]] = crate.server.sql("SELECT heap['max'], attributes FROM sys.nodes")
         assert heap == 300 * 1024**2
         assert attributes == {"zone": "$HOME `id`"}
@@ -196,9 +187,9 @@ def test_the_environment_names_the_server_and_nothing_else(secured: LocalCrate, 
     }
 
 
-def test_three_nodes_go_on_without_one_and_take_it_back(home: str) -> None:
+def test_three_nodes_go_on_without_one_and_take_it_back(cratedb_home: str) -> None:
     """A failure means that tests of a lost node test something else."""
-    with LocalCluster(3, home, heap="256m", login=LOGIN) as cluster:
+    with LocalCluster(3, cratedb_home, heap="256m", login=LOGIN) as cluster:
         folders = [node.folder for node in cluster.nodes]
         cluster.server.sql("CREATE TABLE t (a INT) CLUSTERED INTO 3 SHARDS WITH (number_of_replicas = 1)")
         cluster.server.sql("INSERT INTO t (a) SELECT * FROM generate_series(1, 100)")
@@ -216,18 +207,18 @@ def test_three_nodes_go_on_without_one_and_take_it_back(home: str) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_start_that_fails_shows_the_log_and_leaves_nothing(home: str) -> None:
+def test_a_start_that_fails_shows_the_log_and_leaves_nothing(cratedb_home: str) -> None:
     """A failure means that a server which does not start cannot be understood, or leaves rubbish."""
-    crate = LocalCrate(home, settings={"no.such.setting": 1})
+    crate = LocalCrate(cratedb_home, settings={"no.such.setting": 1})
     with pytest.raises(RuntimeError, match=r"(?s)ended with status \d+.*no\.such\.setting"), crate:
         pytest.fail("it started")
     assert crate.pid is None
     assert not crate.folder.exists()
 
 
-def test_a_server_on_a_taken_port_does_not_pass_for_ours(home: str, plain: LocalCrate) -> None:
+def test_a_server_on_a_taken_port_does_not_pass_for_ours(cratedb_home: str, plain: LocalCrate) -> None:
     """A failure means that tests may write to a server that somebody else started."""
-    second = LocalCrate(home, settings={"http.port": plain.http_port})
+    second = LocalCrate(cratedb_home, settings={"http.port": plain.http_port})
     second.http_port = plain.http_port
     with pytest.raises(RuntimeError, match=r"(?s)ended with status.*Address already in use"), second:
         pytest.fail("it started")
@@ -235,7 +226,7 @@ def test_a_server_on_a_taken_port_does_not_pass_for_ours(home: str, plain: Local
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
-def test_a_server_ends_with_the_python_that_started_it(home: str, how: signal.Signals | None) -> None:
+def test_a_server_ends_with_the_python_that_started_it(cratedb_home: str, how: signal.Signals | None) -> None:
     """A failure means that interrupted test runs leave servers and folders behind."""
     script = (
         "import sys, time; from tests.cratedb_server import LocalCrate;"
@@ -245,7 +236,7 @@ def test_a_server_ends_with_the_python_that_started_it(home: str, how: signal.Si
     path = os.pathsep.join([str(Path(cratedb_server.__file__).parents[1]), *filter(None, sys.path)])
     with subprocess.Popen(
         [sys.executable, "-c", script, *(["wait"] if how else [])],
-        env={**os.environ, "CRATEDB_HOME": home, "PYTHONPATH": path},
+        env={**os.environ, "CRATEDB_HOME": cratedb_home, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -275,10 +266,10 @@ def _runs(pid: int) -> bool:
 
 
 def test_an_installation_is_found_and_its_server_ends_with_the_context(
-    home: str, no_settings: None, monkeypatch: pytest.MonkeyPatch
+    cratedb_home: str, no_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure means that a test run leaves its server behind."""
-    monkeypatch.setenv("CRATEDB_HOME", home)
+    monkeypatch.setenv("CRATEDB_HOME", cratedb_home)
     with crate_server() as (server, line):
         assert server
         assert line == f"CrateDB {server.version} from CRATEDB_HOME"

@@ -185,9 +185,8 @@ def warehouse_behind_a_password(
         with own_warehouse(request, target) as settings:
             yield settings, None
         return
-    if not os.environ.get("CRATEDB_HOME"):
-        pytest.skip("CRATEDB_HOME is not set: there is no CrateDB installation to start servers from.")
-    with LocalCrate(login=("taxi", CANARY)) as local, pytest.MonkeyPatch.context() as patch:
+    home = request.getfixturevalue("cratedb_home")
+    with LocalCrate(home, login=("taxi", CANARY)) as local, pytest.MonkeyPatch.context() as patch:
         for name, value in local.server.environment("operated", "operated_raw").items():
             if name not in ("CRATEDB_URL", "CRATEDB_PASSWORD"):
                 patch.setenv(name, value)
